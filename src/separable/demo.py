@@ -13,7 +13,8 @@ from separable.pipeline import ShrinkOptions, Shrunk, shrink
 from separable.spec import Budget
 from separable.tune.options import DistillOptions
 
-BUDGET = Budget(latency=0.5, macs=0.5)
+BUDGET = Budget(latency=0.55, macs=0.5)
+BATCH = 8  # with one small image at a time PyTorch's own overhead, not arithmetic, is what would be measured
 
 
 def run(report: str | os.PathLike[str]) -> Shrunk:
@@ -27,11 +28,11 @@ def run(report: str | os.PathLike[str]) -> Shrunk:
     model = digits_resnet(trained=True)
     shrunk = shrink(
         model,
-        data.calibration_images[:1],
+        data.calibration_images[:BATCH],
         data.calibration_images,
         BUDGET,
         metrics={"accuracy on test digits": lambda each: accuracy(each, data)},
-        options=ShrinkOptions(distill=DistillOptions(steps=150)),
+        options=ShrinkOptions(distill=DistillOptions(steps=40, learning_rate=3e-4)),
     )
     shrunk.write_report(report)
     return shrunk

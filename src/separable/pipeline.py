@@ -50,8 +50,9 @@ ENGINES = ("eager",)
 ATTEMPTS = 5
 # One sample of this many is kept from the fit and the training, to judge them by.
 HELD_OUT = 5
-# How far below what should have been enough the next attempt aims.
-MARGIN = 0.98
+# The model is timed again when it is finished, and two measurements differ by a few percent: a plan passes this far
+# below the limit.
+HEADROOM = 0.97
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,10 +176,12 @@ def eager_timer(ledger: Ledger, machine: Machine) -> Timer:
         timing = None if key is None else ledger.get(key)
         if timing is None:
             with evaluating(layer):
-                timing = measure(lambda: layer(x), min_s=0.03, max_s=0.15)
+                timing = measure(lambda: layer(x), min_s=0.03, max_s=1.0 if key is None else 0.15)
             if key is not None:
                 ledger.put(key, timing)
-        return timing.median_s
+        # Layers are timed at different moments, and whatever else ran at a moment only adds: the fastest sample is the
+        # one that can be compared.
+        return timing.min_s
 
     return seconds
 
@@ -227,10 +230,10 @@ def _planned(model: nn.Module, example: Example, prices: Prices, budget: Budget)
     for _ in range(ATTEMPTS):
         timings = time_in_turns(model, rewrite(model, plan), example, max_s=3.0)
         wanted, reached = _wanted_share(budget, timings), timings.ratio(AFTER, BEFORE)
-        if reached <= wanted:
+        if reached <= wanted * HEADROOM:
             return replace(plan, budget=budget)
         best = min(best, reached)
-        share = (plan.after.measured_s or 0.0) / (plan.before.measured_s or 1.0) * wanted / reached * MARGIN
+        share = (plan.after.measured_s or 0.0) / (plan.before.measured_s or 1.0) * wanted / reached * HEADROOM
         try:
             plan = choose_plan(prices, replace(budget, latency=share, latency_s=None))
         except BudgetError:

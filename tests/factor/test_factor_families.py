@@ -307,6 +307,7 @@ def test_narrow_weights_are_worked_in_float64_and_given_back_narrow(name: str, d
     factors = FAMILIES[name].factorize(weight, spec, FAMILIES[name].ranks(spec))
     assert {factor.weight.dtype for factor in factors.factors} == {dtype}
     assert not any(factor.weight.requires_grad for factor in factors.factors)
+    assert all(factor.weight.is_contiguous() for factor in factors.factors)
     # Each of at most three factors is rounded once.
     dense = compose([f.weight.double() for f in factors.factors], [s.groups for s in factors.specs])
     assert relative_error(weight.detach().double(), dense) < (4 * torch.finfo(dtype).eps) ** 2

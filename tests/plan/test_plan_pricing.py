@@ -306,6 +306,13 @@ def test_the_sensitivity_of_a_layer_whose_error_is_the_output_s_is_one() -> None
     assert entry.sensitivity == pytest.approx(float(centred), rel=0.05)
 
 
+def test_a_layer_without_a_choice_is_kept_at_no_error() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 2, 1), nn.Conv2d(2, 16, 3))
+    prices = price(model, trace(model, example()), data=batches(1), machine=MACHINE)
+    assert [(p.candidate.label, p.error) for p in prices.sites[0].prices] == [("keep", 0.0)]
+    assert len(prices.sites[1].prices) > 1
+
+
 def test_a_reference_network_is_priced_whole() -> None:
     model = models.resnet_small(width=8, blocks=1)
     prices = price(model, trace(model, torch.zeros(1, 1, 32, 32)), machine=MACHINE)

@@ -1,6 +1,7 @@
 """What distill promises. In: a trained network and a worse one. Out: a better one, the same each time; checkpoints."""
 
 import copy
+import io
 import itertools
 import math
 import signal
@@ -17,6 +18,7 @@ from tune_networks import SmallNet, digits, error, rewritten, trained, untrained
 
 from separable.errors import DataError, FileError, ModelError, SeparableError
 from separable.tune import Batches, DistillOptions, distill, read_batches
+from separable.tune.checkpoint import load_checkpoint
 
 SHORT = DistillOptions(steps=12, checkpoint_every=5)
 Weights = dict[str, Tensor]
@@ -217,15 +219,9 @@ def test_a_finished_run_is_not_run_again(tmp_path: Path) -> None:
     assert len(again.history) == 12
 
 
-def flip_a_bit(content: bytes) -> bytes:
-    middle = len(content) // 2
-    return content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
-
-
 DAMAGE: dict[str, Callable[[bytes], bytes]] = {
     "empty": lambda _: b"",
     "cut": lambda content: content[: len(content) // 2],
-    "one bit": flip_a_bit,
     "foreign": lambda _: b"hello",
 }
 
@@ -237,6 +233,25 @@ def test_a_damaged_checkpoint_is_refused(tmp_path: Path, damage: str) -> None:
     path.write_bytes(DAMAGE[damage](path.read_bytes()))
     with pytest.raises(FileError, match=r"run\.pt: got .*; expected a checkpoint\. Delete the file"):
         run(DistillOptions(steps=1), path)
+
+
+def test_no_flipped_bit_gives_other_weights(tmp_path: Path) -> None:
+    path = tmp_path / "run.pt"
+    weights = run(DistillOptions(steps=1), path)
+    content = path.read_bytes()
+    name = torch.load(path, weights_only=True)["run"]
+    refused = 0
+    for place in itertools.chain(range(0, len(content), 2000), range(len(content) - 4000, len(content), 50)):
+        path.write_bytes(content[:place] + bytes([content[place] ^ 128]) + content[place + 1 :])
+        try:
+            state = load_checkpoint(path, name)
+        except FileError:
+            refused += 1
+        else:
+            assert state is not None
+            # What is taken anew at the end is not what the checkpoint holds.
+            assert all(torch.equal(state["student"][key], weights[key]) for key in weights if "norms" not in key)
+    assert refused > 50
 
 
 def test_a_file_of_weights_is_no_checkpoint(tmp_path: Path) -> None:
@@ -322,6 +337,18 @@ def test_progress_is_told_step_by_step() -> None:
     student = rewritten(trained())
     distill(trained(), student, batches(), options=SHORT, progress=lambda done, total: seen.append((done, total)))
     assert seen == [(step, 12) for step in range(1, 13)]
+
+
+def test_a_terminal_shows_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    run()
+    assert "distilling" in terminal.getvalue()
+    assert "12/12" in terminal.getvalue()
 
 
 def test_nothing_is_printed_where_there_is_no_terminal(capfd: pytest.CaptureFixture[str]) -> None:

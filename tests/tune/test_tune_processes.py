@@ -3,12 +3,15 @@
 import json
 import subprocess
 import sys
+import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import distributed as dist
+from torch import nn
 from tune_networks import digits, rewritten, untrained
 
 from separable.errors import FileError
@@ -22,12 +25,15 @@ def run(has_norms: bool, checkpoint: Path | None = None, seed: int = 0) -> dict[
     images = digits()[0]
     teacher = untrained(has_norms)
     data = read_batches(images[:300], images[:1], batch_size=32)
-    options = DistillOptions(steps=10, checkpoint_every=4, seed=seed)
-    return distill(teacher, rewritten(teacher), data, options=options, checkpoint=checkpoint).model.state_dict()
+    student = rewritten(teacher)
+    student.register_parameter("unused", nn.Parameter(torch.ones(3, 3)))
+    options = replace(OPTIONS, seed=seed)
+    return distill(teacher, student, data, options=options, checkpoint=checkpoint).model.state_dict()
 
 
 def one_of_two(folder: Path) -> None:
     """What each of the two processes does; rank 0 alone has a folder for the checkpoint."""
+    warnings.simplefilter("error")
     torch.set_num_threads(1)
     with process_group():
         rank = dist.get_rank()
@@ -74,6 +80,10 @@ def apart(has_norms: bool, folder: Path) -> float:
 
 def test_two_processes_come_to_the_weights_of_one(folder: Path) -> None:
     assert apart(has_norms=False, folder=folder) < 1e-8
+
+
+def test_a_weight_that_the_output_does_not_depend_on_is_no_trouble(folder: Path) -> None:
+    assert torch.equal(weights(folder, 0, "False")["unused"], torch.ones(3, 3))
 
 
 def test_with_batch_norms_they_come_close(folder: Path) -> None:

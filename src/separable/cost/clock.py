@@ -239,7 +239,6 @@ def _elapsed(run: Run, repeats: int) -> float:
 def _no_garbage_collection() -> Iterator[None]:
     """A collection would fall on whichever run is on by chance."""
     was_enabled = gc.isenabled()
-    gc.collect()
     gc.disable()
     try:
         yield

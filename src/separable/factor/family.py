@@ -114,7 +114,7 @@ def balance(weights: Sequence[Tensor], groups: Sequence[int]) -> list[Tensor]:
         scale = torch.exp2((torch.log2(behind.where(usable, 1) / before.where(usable, 1)) / 4).round())
         balanced[at] = (a * scale[..., None, None]).reshape(balanced[at].shape)
         balanced[at + 1] = (b / scale.transpose(1, 2)[:, :, None, :, :, None]).reshape(balanced[at + 1].shape)
-    return balanced
+    return [weight.contiguous() for weight in balanced]
 
 
 def _take(spec: ConvSpec, step: Step, c_in: int, size: tuple[int, ...]) -> ConvSpec:

@@ -14,7 +14,7 @@ from separable.spec import ConvSpec
 
 KEEP = "keep"
 # Shares of the original's MACs at which each family offers a rank.
-SHARES = (Fraction(1, 8), Fraction(1, 6), Fraction(1, 4), Fraction(1, 3), Fraction(1, 2), Fraction(7, 10))
+SHARES = (Fraction(1, 8), Fraction(1, 5), Fraction(1, 3), Fraction(1, 2))
 # The families whose rank is a number of terms: the first few are always worth a look.
 TERMS = {"depthwise": (1, 2, 3, 4), "depthwise_last": (1, 2, 3, 4)}
 # Vector registers hold 8 or 16 numbers: from 32 on, ranks between multiples of 8 cost the time of the next multiple.
@@ -51,7 +51,7 @@ class Candidate:
 
 
 def propose(site: Site) -> tuple[Candidate, ...]:
-    """``keep``, then the largest ranks of each family that cost at most 1/8, 1/6, 1/4, 1/3, 1/2 and 0.7 of the MACs.
+    """``keep``, then the largest rank of each family that costs at most each of ``SHARES`` of the site's MACs.
 
     Ranks of several numbers grow in proportion to the full ones. The depthwise families also offer one to four terms.
     Nothing that needs as many MACs as the site itself.

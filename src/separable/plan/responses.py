@@ -74,11 +74,14 @@ def data_responses(
     with evaluating(model):
         wanted = _wanted(model, data, effort.outside)
         for group in _groups(candidates, effort.moment_bytes):
-            moments, samples = _gather(model, [site for site, _ in group], data, effort.samples)
+            with_choice = [site for site, options in group if len(options) > 1]
+            moments, samples = _gather(model, with_choice, data, effort.samples)
             for site, options in group:
-                fitted = fit_each(_factorized(model, site, options), moments[site.name], sweeps=effort.sweeps)
+                fitted: Sequence[Fitted] = ()
+                if site.name in moments:
+                    factors = _factorized(model, site, options)
+                    fitted = fit_each(factors, moments.pop(site.name), sweeps=effort.sweeps)
                 found.append(_response(model, site, fitted, wanted))
-                del moments[site.name]
                 advance()
     return found, samples
 
@@ -122,7 +125,7 @@ def _gather(
     samples = 0
     with _overheard(model, {name: each.update_ for name, each in moments.items()}):
         for _, answers in _answers(model, data, limit):
-            samples += len(answers[0])
+            samples += _rows(answers)
     return moments, samples
 
 
@@ -134,11 +137,15 @@ def _answers(model: nn.Module, data: Iterable[Example], limit: int) -> Iterator[
         if not answers or not all(bool(answer.isfinite().all()) for answer in answers):
             raise ModelError("price", given="outputs that are NaN, infinite or no numbers", expected="finite outputs")
         yield example, answers
-        samples += len(answers[0])
+        samples += _rows(answers)
         if samples >= limit:
             return
     if not samples:
         raise DataError("price", given="no batches", expected="inputs for the model")
+
+
+def _rows(answers: tuple[Tensor, ...]) -> int:
+    return len(answers[0]) if answers[0].dim() else 1
 
 
 def _wanted(model: nn.Module, data: Iterable[Example], limit: int) -> list[tuple[Example, tuple[Tensor, ...]]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from separable.errors import ModelError
 from separable.factor.factors import Factors
@@ -50,8 +51,8 @@ def laid_out(layer: nn.Module, channels_last: bool) -> nn.Module:
 def check_finite(model: nn.Module) -> None:
     """``ModelError`` names the first parameter that is not finite or has no numbers, or the first buffer with NaN."""
     for name, tensor in model.named_parameters():
-        if tensor.is_meta:
-            raise ModelError(name, given="a tensor on the meta device", expected="weights with numbers")
+        if tensor.is_meta or is_lazy(tensor):
+            raise ModelError(name, given="a tensor without numbers", expected="weights, not a meta or lazy tensor")
         if not bool(torch.isfinite(tensor).all()):
             raise ModelError(name, given="NaN or infinite numbers", expected="finite weights", remedy=REMEDY)
     for name, buffer in model.named_buffers():

@@ -119,7 +119,7 @@ class _Run:
         _, processes = place()
         if processes > 1:
             # A static graph, because a model may have weights that its output does not depend on.
-            self.objective = DistributedDataParallel(self.objective, broadcast_buffers=False, static_graph=True)
+            self.objective = DistributedDataParallel(self.objective, static_graph=True)
 
     def state(self) -> dict[str, Any]:
         """All that the rest of the run depends on. Randomness depends on the number of the step, and has no state."""
