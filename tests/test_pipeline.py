@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from separable import pipeline
-from separable.cost import Comparison, Ledger, Timing, count, this_machine
+from separable.cost import Ledger, count, this_machine
 from separable.errors import BudgetError, DataError, FileError, ModelError, PlanError, SeparableError
 from separable.graph import compare, load_exported
 from separable.nn import FactorizedConv
@@ -22,6 +22,8 @@ from separable.pipeline import ShrinkOptions, shrink
 from separable.plan import Plan
 from separable.spec import Budget
 from separable.tune import DistillOptions
+
+pytestmark = pytest.mark.usefixtures("clock")
 
 HALF_THE_MACS = Budget(macs=0.5)
 NO_TRAINING = ShrinkOptions(distill=None, progress=False)
@@ -72,35 +74,6 @@ def images(n: int = 40) -> Tensor:
     """Smooth images, so that there is something to gain from data."""
     noise = torch.randn(n, 3, SIZE + 4, SIZE + 4, generator=torch.Generator().manual_seed(1))
     return nn.functional.avg_pool2d(noise, 5, stride=1) * 5
-
-
-def in_turns(original_s: float, rewritten_s: float) -> Comparison:
-    def timing(seconds: float) -> Timing:
-        return Timing(samples=(seconds,) * 9, threads=1, versions={})
-
-    return Comparison(timings={"original": timing(original_s), "rewritten": timing(rewritten_s)})
-
-
-@pytest.fixture(autouse=True)
-def clock(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """A clock on which time goes with the MACs, and with a cost of rewriting that the layers alone do not show."""
-
-    def set_to(hidden: float) -> None:
-        def seconds(layer: nn.Module, x: Tensor) -> float:
-            return count(layer, x).total.macs * 1e-9
-
-        def model_s(model: nn.Module, example: Any) -> float:
-            macs = count(model, example).total.macs
-            return macs * 1e-9 * (1 + hidden * any(isinstance(part, FactorizedConv) for part in model.modules()))
-
-        monkeypatch.setattr(pipeline, "eager_timer", lambda *_: seconds)
-        monkeypatch.setattr(
-            pipeline, "time_in_turns", lambda a, b, example, **_: in_turns(model_s(a, example), model_s(b, example))
-        )
-
-    if "real_clock" not in request.keywords:
-        set_to(hidden=0.0)
-    return set_to
 
 
 def test_the_macs_are_within_the_budget_and_the_original_is_as_it_was() -> None:
