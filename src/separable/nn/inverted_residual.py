@@ -120,6 +120,7 @@ class _MBConv(_InvertedResidual):
         norm: Norm | None = None,
         activation: Activation = nn.SiLU,
     ) -> None:
+        check_positive(type(self).__name__, in_channels=in_channels, out_channels=out_channels)
         super().__init__(
             in_channels,
             out_channels,
