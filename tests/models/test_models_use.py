@@ -23,35 +23,19 @@ LAYERS = {
         ConvSpec(4, 4, kernel=3, size=8, padding=((0, 1), (0, 0))), CHAIN, family="spatial", rank=(3,)
     ),
 }
-BLOCKS = {
-    "inverted residuals": lambda: nn.Sequential(
-        snn.InvertedResidual2d(4, 4), snn.MBConv2d(4, 6), snn.FusedMBConv2d(6, 6), nn.Conv2d(6, 3, 1)
-    ),
-    "ghosts and mixed kernels": lambda: nn.Sequential(
-        snn.GhostBottleneck2d(4, 6, 3, 2, hidden=8, squeezed=2), snn.MixConv2d(6, (3, 5)), nn.Conv2d(6, 3, 1)
-    ),
-    "branches and pyramid": lambda: nn.Sequential(
-        snn.AsymmetricConv2d(4, 4), snn.LargeKernelDepthwiseConv2d(4, 7), snn.ASPP2d(4, 4, (1, 2)), nn.Conv2d(4, 3, 1)
-    ),
-    "deformable": lambda: snn.DeformableSeparableConv2d(4, 3, padding=1, modulated=True),
-}
 NETWORKS = {
     "mobilenet_v1": lambda: models.mobilenet_v1(width=0.25, classes=5, shallow=True),
     "mobilenet_v2": lambda: models.mobilenet_v2(width=0.25, classes=5),
-    "mobilenet_v3_small": lambda: models.mobilenet_v3_small(width=0.25, classes=5),
-    "efficientnet": lambda: models.efficientnet(models.Scaling(width=0.25, depth=0.3, resolution=32), classes=5),
-    "ghostnet": lambda: models.ghostnet(width=0.25, classes=5),
-    "mnasnet": lambda: models.mnasnet(width=0.25, classes=5),
     "resnet18": lambda: models.resnet18(classes=5),
     "resnet_small": lambda: models.resnet_small(width=8, blocks=1, classes=5),
 }
-MODULES = {**LAYERS, **BLOCKS, **NETWORKS}
+MODULES = {**LAYERS, **NETWORKS}
 
 
 def module(name: str) -> tuple[nn.Module, Tensor]:
     torch.manual_seed(0)
     model = MODULES[name]().eval()
-    x = models.example(model, batch=2, resolution=32) if name in NETWORKS else torch.randn(2, 4, 8, 8)
+    x = torch.randn(2, 4, 8, 8) if name in LAYERS else models.example(model, batch=2, resolution=32)
     return model, x
 
 

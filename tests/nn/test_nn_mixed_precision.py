@@ -96,8 +96,9 @@ def test_depthwise_weights_trained_under_autocast_do_not_lose_small_updates() ->
                 return layer(data).float().mean()
 
         moved[name] = steps(layer.weight, run, count=20)
-    # Each update is 1e-4 · 1/4 (the gradient of the mean of 4 channels), far below bfloat16's 2⁻⁹ around 1.
-    torch.testing.assert_close(moved["float32"], torch.full((4, 1, 3, 3), -20 * 1e-4 / 4), rtol=1e-3, atol=0)
+    # Twenty roundings of a weight of 1 to 2⁻²⁴ are 0.24 % of this at most. Each update is 1e-4 · 1/4 (the
+    # gradient of the mean of 4 channels), far below bfloat16's 2⁻⁹ around 1.
+    torch.testing.assert_close(moved["float32"], torch.full((4, 1, 3, 3), -20 * 1e-4 / 4), rtol=3e-3, atol=0)
     torch.testing.assert_close(moved["autocast"], moved["float32"], rtol=1e-2, atol=0)
     # Which is why the weights themselves must not be kept in half precision.
     assert torch.count_nonzero(moved["bfloat16"]) == 0
