@@ -12,9 +12,27 @@ from separable import models
 from separable.cost import count
 
 FACTS = json.loads((Path(__file__).parent.parent / "facts" / "counts.json").read_text(encoding="utf-8"))["networks"]
-# How many rows the file has for each network of this package; its other rows are for networks that are not in it.
-ROWS = {"mobilenet_v1": 16, "mobilenet_v2": 22, "resnet18": 1, "resnet34": 1, "resnet50": 1, "vgg16": 1}
-KNOWN = [row for row in FACTS if row["model"] in ROWS]
+# How many rows the file has for each network.
+ROWS = {
+    "mobilenet_v1": 16,
+    "mobilenet_v2": 22,
+    "mobilenet_v3_large": 3,
+    "mobilenet_v3_small": 3,
+    "mobilenet_v3_large_minimalistic": 1,
+    "mobilenet_v3_small_minimalistic": 1,
+    "efficientnet_b0": 1,
+    "efficientnet_b1": 1,
+    "efficientnet_b2": 1,
+    "efficientnet_b3": 1,
+    "efficientnet_lite0": 1,
+    "ghostnet": 3,
+    "mnasnet": 4,
+    "xception": 1,
+    "resnet18": 1,
+    "resnet34": 1,
+    "resnet50": 1,
+    "vgg16": 1,
+}
 # Not in the file: both 224×224, width 1.
 VARIANTS = [
     {"model": "mobilenet_v1", "standard": True, "parameters": 29_294_088, "macs": 4_867_293_184, "resolution": 224},
@@ -28,11 +46,12 @@ def built(name: str, options: tuple[tuple[str, float], ...]) -> nn.Module:
         return models.build(name, **dict(options)).eval()
 
 
-def test_no_row_of_a_network_in_this_package_is_left_out() -> None:
-    assert {name: sum(row["model"] == name for row in KNOWN) for name in ROWS} == ROWS
+def test_every_row_of_the_file_is_of_a_network_in_this_package() -> None:
+    assert {name: sum(row["model"] == name for row in FACTS) for name in ROWS} == ROWS
+    assert len(FACTS) == sum(ROWS.values())
 
 
-@pytest.mark.parametrize("row", KNOWN + VARIANTS, ids=lambda row: " ".join(str(value) for value in row.values()))
+@pytest.mark.parametrize("row", FACTS + VARIANTS, ids=lambda row: " ".join(str(value) for value in row.values()))
 def test_macs_and_parameters_are_exactly_the_known_ones(row: dict[str, object]) -> None:
     facts = {"model", "parameters", "macs", "resolution"}
     options = {key: value for key, value in row.items() if key not in facts}
@@ -45,3 +64,17 @@ def test_the_convolutions_of_vgg_alone_have_the_known_macs() -> None:
     with torch.device("meta"):
         cost = count(models.vgg16(), models.example("vgg16"))
     assert cost.by_kind()["dense"].macs == 15_346_630_656
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    # Printed by torchvision's documentation; not in the file.
+    [
+        ("efficientnet_b4", 19_341_616),
+        ("efficientnet_b5", 30_389_784),
+        ("efficientnet_b6", 43_040_704),
+        ("efficientnet_b7", 66_347_960),
+    ],
+)
+def test_the_larger_efficientnets_have_the_parameters_that_torchvision_prints(name: str, parameters: int) -> None:
+    assert sum(parameter.numel() for parameter in built(name, ()).parameters()) == parameters

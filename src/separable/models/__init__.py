@@ -1,20 +1,66 @@
 """Reference networks, one family a file. In: a name, width, classes. Out: networks as published, weights random."""
 
 from separable.models.catalogue import NAMES, build, example
+from separable.models.efficientnet import (
+    SCALINGS,
+    Scaling,
+    compound_scaling,
+    efficientnet,
+    efficientnet_b0,
+    efficientnet_b1,
+    efficientnet_b2,
+    efficientnet_b3,
+    efficientnet_b4,
+    efficientnet_b5,
+    efficientnet_b6,
+    efficientnet_b7,
+    efficientnet_lite0,
+)
+from separable.models.ghostnet import ghostnet
+from separable.models.mnasnet import mnasnet
 from separable.models.mobilenet_v1 import mobilenet_v1
 from separable.models.mobilenet_v2 import mobilenet_v2
+from separable.models.mobilenet_v3 import (
+    mobilenet_v3_large,
+    mobilenet_v3_large_minimalistic,
+    mobilenet_v3_small,
+    mobilenet_v3_small_minimalistic,
+)
 from separable.models.resnet import resnet18, resnet34, resnet50, resnet_small
+from separable.models.timm import from_timm
 from separable.models.vgg import vgg16
+from separable.models.xception import xception
 
 __all__ = [
     "NAMES",
+    "SCALINGS",
+    "Scaling",
     "build",
+    "compound_scaling",
+    "efficientnet",
+    "efficientnet_b0",
+    "efficientnet_b1",
+    "efficientnet_b2",
+    "efficientnet_b3",
+    "efficientnet_b4",
+    "efficientnet_b5",
+    "efficientnet_b6",
+    "efficientnet_b7",
+    "efficientnet_lite0",
     "example",
+    "from_timm",
+    "ghostnet",
+    "mnasnet",
     "mobilenet_v1",
     "mobilenet_v2",
+    "mobilenet_v3_large",
+    "mobilenet_v3_large_minimalistic",
+    "mobilenet_v3_small",
+    "mobilenet_v3_small_minimalistic",
     "resnet18",
     "resnet34",
     "resnet50",
     "resnet_small",
     "vgg16",
+    "xception",
 ]

@@ -12,17 +12,39 @@ import torch
 from torch import Tensor, nn
 
 from separable.errors import ModelError
+from separable.models.efficientnet import (
+    efficientnet_b0,
+    efficientnet_b1,
+    efficientnet_b2,
+    efficientnet_b3,
+    efficientnet_b4,
+    efficientnet_b5,
+    efficientnet_b6,
+    efficientnet_b7,
+    efficientnet_lite0,
+)
+from separable.models.ghostnet import ghostnet
+from separable.models.mnasnet import mnasnet
 from separable.models.mobilenet_v1 import mobilenet_v1
 from separable.models.mobilenet_v2 import mobilenet_v2
+from separable.models.mobilenet_v3 import (
+    mobilenet_v3_large,
+    mobilenet_v3_large_minimalistic,
+    mobilenet_v3_small,
+    mobilenet_v3_small_minimalistic,
+)
 from separable.models.resnet import resnet18, resnet34, resnet50, resnet_small
 from separable.models.vgg import vgg16
+from separable.models.xception import xception
 
-NETWORKS: Mapping[str, Callable[..., nn.Module]] = MappingProxyType(
-    {
-        function.__name__: function
-        for function in (mobilenet_v1, mobilenet_v2, resnet18, resnet34, resnet50, resnet_small, vgg16)
-    }
+FUNCTIONS: tuple[Callable[..., nn.Module], ...] = (
+    *(mobilenet_v1, mobilenet_v2),
+    *(mobilenet_v3_large, mobilenet_v3_small, mobilenet_v3_large_minimalistic, mobilenet_v3_small_minimalistic),
+    *(efficientnet_b0, efficientnet_b1, efficientnet_b2, efficientnet_b3),
+    *(efficientnet_b4, efficientnet_b5, efficientnet_b6, efficientnet_b7, efficientnet_lite0),
+    *(ghostnet, mnasnet, xception, resnet18, resnet34, resnet50, resnet_small, vgg16),
 )
+NETWORKS: Mapping[str, Callable[..., nn.Module]] = MappingProxyType({f.__name__: f for f in FUNCTIONS})
 NAMES = tuple(NETWORKS)
 
 

@@ -6,10 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from torch import Tensor, fx
+
 from separable.errors import SpecError
 from separable.spec import Ints
 
 PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
+STRIDED_SAME = "With a stride there are two conventions: put a SamePad layer of 'fixed' or 'tensorflow' in front."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,8 +67,11 @@ def check_geometry(
         raise SpecError(where, given=f"padding_mode (={padding_mode!r})", expected=f"one of {', '.join(PADDING_MODES)}")
     if isinstance(padding, str) and padding != "valid":
         if padding != "same" or set(strides) != {1}:
-            given = f"padding (={padding!r}) with stride (={strides})"
-            raise SpecError(where, given=given, expected="whole numbers, 'valid', or 'same' at stride 1")
+            given, expected = (
+                f"padding (={padding!r}) with stride (={strides})",
+                "whole numbers, 'valid', or 'same' at stride 1",
+            )
+            raise SpecError(where, given=given, expected=expected, remedy=STRIDED_SAME if padding == "same" else "")
         amounts: tuple[int, ...] | str = padding
     else:
         amounts = _per_axis(where, "padding", 0 if isinstance(padding, str) else padding, dims, least=0)
@@ -91,6 +97,16 @@ def check_divisible(where: str, groups: int, **channels: int) -> None:
     for name, value in channels.items():
         if value % groups:
             raise SpecError(where, given=f"{name} (={value})", expected=f"a multiple of groups (={groups})")
+
+
+def check_input(where: str, x: Tensor, dims: int, channels: int) -> None:
+    """``SpecError`` unless ``x`` has a batch axis, ``channels`` channels and ``dims`` spatial axes.
+
+    Nothing is checked while ``torch.fx`` traces: then there is no shape yet.
+    """
+    if not isinstance(x, fx.Proxy) and (x.dim() != dims + 2 or x.shape[1] != channels):
+        axes = ", ".join("dhw"[-dims:])
+        raise SpecError(where, given=f"an input of shape {tuple(x.shape)}", expected=f"(n, {channels}, {axes})")
 
 
 def _per_axis(where: str, name: str, value: Ints, dims: int, least: int = 1) -> tuple[int, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import cache
 
 import numpy as np
 import torch
@@ -59,10 +60,15 @@ def activation_gain(activation: nn.Module) -> float:
     >>> round(activation_gain(nn.ReLU()) ** 2, 9)
     2.0
     """
-    # Gauss–Hermite: exact for polynomials up to degree 127, and, by symmetry of the nodes, for ReLU.
-    points, weights = np.polynomial.hermite_e.hermegauss(64)
-    values = activation(torch.from_numpy(points)).square().numpy()
+    points, weights = _normal_quadrature()
+    values = activation(torch.from_numpy(points.copy())).square().numpy()  # A copy: some activations write in place.
     return math.sqrt(weights.sum() / float(values @ weights))
+
+
+@cache
+def _normal_quadrature() -> tuple[np.ndarray, np.ndarray]:
+    """Gauss–Hermite: exact for polynomials up to degree 127, and, by symmetry of the nodes, for ReLU."""
+    return np.polynomial.hermite_e.hermegauss(64)
 
 
 def _draw_(layer: _ConvNd | nn.Linear, gain: float, generator: torch.Generator | None) -> None:
@@ -70,6 +76,8 @@ def _draw_(layer: _ConvNd | nn.Linear, gain: float, generator: torch.Generator |
         given = f"a {type(layer).__name__} whose weight is computed from others"
         remedy = "Initialise before parametrizing."
         raise ModelError("initialize_", given=given, expected="weights that are parameters", remedy=remedy)
+    if layer.weight.is_meta:  # Nothing to draw, and PyTorch is slow at drawing nothing.
+        return
     layer.weight.normal_(0.0, gain / math.sqrt(_products(layer)), generator=generator)
     reads_one_channel = isinstance(layer, _ConvNd) and layer.weight.shape[1] == 1
     if reads_one_channel and not isinstance(layer, _ConvTransposeNd):
