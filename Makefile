@@ -24,7 +24,8 @@ check: .venv/ready
 
 bench: .venv/ready
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[bench]'
-	$(BIN)/python bench/shrink.py
+	$(BIN)/python bench/shrink.py digits
+	$(BIN)/python bench/shrink.py characters
 
 clean:
 	rm -rf .venv build dist src/*.egg-info

@@ -1,6 +1,7 @@
-"""Ours beside others, without training. In: two trained networks. Out: bench/results/shrink.json and shrink.md.
+"""Ours beside others, without training. In: a trained network. Out: bench/results/shrink_<network>.json and .md.
 
-python bench/shrink.py      each network at 1/2 and 1/3 of its MACs; about ten minutes on two cores
+python bench/shrink.py digits        at 1/2 and 1/3 of the MACs, some ten minutes on two cores
+python bench/shrink.py characters
 
 Whoever uses data gets the same 200 unlabelled images, drawn anew for each seed. Error and accuracy are those on images
 that neither training nor calibration saw. Times are measured in turns, on the models of the first seed.
@@ -8,6 +9,7 @@ that neither training nor calibration saw. Times are measured in turns, on the m
 
 from __future__ import annotations
 
+import argparse
 import copy
 import json
 import statistics
@@ -37,10 +39,10 @@ from separable.tune.batch_norm import batch_norms, re_estimate_
 
 RESULTS = Path(__file__).parent / "results"
 SHARES = (Fraction(1, 2), Fraction(1, 3))
-SEEDS = (0, 1, 2)
 SAMPLES = 200
 LATENCY_BATCHES = (1, 16)
 THREADS = 2
+Seeds = tuple[int, ...]
 GREEDY, OURS = "spatial SVD, AIMET's ranks", "separable"
 
 
@@ -97,22 +99,28 @@ class Attempt:
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("network", choices=NETWORKS)
+    parser.add_argument("--seeds", type=int, default=3, help="how many draws of the calibration images")
+    arguments = parser.parse_args()
     torch.set_num_threads(THREADS)
     # tensorly asks for more singular vectors than there are, says so, and fills up at random.
     warnings.filterwarnings("ignore", message="Trying to compute SVD with n_eigenvecs", category=UserWarning)
-    networks = (digits(), characters())
+    network = NETWORKS[arguments.network]()
+    seeds = tuple(range(arguments.seeds))
     content = {
         "samples": SAMPLES,
-        "seeds": SEEDS,
+        "seeds": seeds,
         "threads": THREADS,
         "machine": asdict(this_machine()),
         "versions": {**this_software(), "tensorly-torch": version("tensorly-torch"), "tensorly": version("tensorly")},
-        "originals": [original(network) for network in networks],
-        "rows": [asdict(row) for network in networks for share in SHARES for row in measured(network, share)],
+        "original": original(network),
+        "rows": [asdict(row) for share in SHARES for row in measured(network, share, seeds)],
     }
     RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "shrink.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    (RESULTS / "shrink.md").write_text(page(content), encoding="utf-8")
+    file = RESULTS / f"shrink_{arguments.network}"
+    file.with_suffix(".json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    file.with_suffix(".md").write_text(page(content), encoding="utf-8")
 
 
 def digits() -> Network:
@@ -141,9 +149,9 @@ def original(network: Network) -> dict[str, object]:
     return {"network": network.name, "macs": cost.macs, "parameters": cost.parameters, "accuracy": right}
 
 
-def measured(network: Network, share: Fraction) -> Iterator[Row]:
+def measured(network: Network, share: Fraction, seeds: Seeds) -> Iterator[Row]:
     """Every method at one budget."""
-    attempts = [*peer_attempts(network, share), *our_attempts(network, share)]
+    attempts = [*peer_attempts(network, share, seeds), *our_attempts(network, share, seeds)]
     times = latencies(network, attempts)
     total = count(network.model, network.example).total
     for attempt, latency in zip(attempts, times, strict=True):
@@ -165,7 +173,7 @@ def measured(network: Network, share: Fraction) -> Iterator[Row]:
         )
 
 
-def peer_attempts(network: Network, share: Fraction) -> Iterator[Attempt]:
+def peer_attempts(network: Network, share: Fraction, seeds: Seeds) -> Iterator[Attempt]:
     """The others, each as it is published, and again with the batch norms re-estimated on the calibration images."""
     model, example, part = network.model, network.example, float(share)
     plain = {
@@ -173,25 +181,25 @@ def peer_attempts(network: Network, share: Fraction) -> Iterator[Attempt]:
         "tensorly-torch CP": peers.tensorly_torch(model, example, part, "cp"),
         "tensorly-torch Tucker": peers.tensorly_torch(model, example, part, "tucker"),
     }
-    by_seed = {name: (rewritten,) * len(SEEDS) for name, rewritten in plain.items()}
+    by_seed = {name: (rewritten,) * len(seeds) for name, rewritten in plain.items()}
     yield from (Attempt(method=name, data="none", models=(rewritten,)) for name, rewritten in plain.items())
-    greedy = tuple(peers.greedy_spatial_svd(model, example, part, svd_scores(network, seed)) for seed in SEEDS)
+    greedy = tuple(peers.greedy_spatial_svd(model, example, part, svd_scores(network, seed)) for seed in seeds)
     yield Attempt(method=GREEDY, data="ranks", models=greedy)
     if batch_norms(model):
         for name, rewritten in {**by_seed, GREEDY: greedy}.items():
             used = "ranks, batch norms" if name == GREEDY else "batch norms"
-            yield Attempt(method=name, data=used, models=tuple(map(partial(renormed, network), rewritten, SEEDS)))
+            yield Attempt(method=name, data=used, models=tuple(map(partial(renormed, network), rewritten, seeds)))
 
 
-def our_attempts(network: Network, share: Fraction) -> Iterator[Attempt]:
+def our_attempts(network: Network, share: Fraction, seeds: Seeds) -> Iterator[Attempt]:
     """Ours from the weights alone, and with the calibration images; the planner is free to choose any family."""
     budget = Budget(macs=float(share))
     alone = rewrite(network.model, choose_plan(prices(network, None), budget))
     yield Attempt(method=OURS, data="none", models=(alone,))
-    plans = [choose_plan(prices(network, seed), budget) for seed in SEEDS]
+    plans = [choose_plan(prices(network, seed), budget) for seed in seeds]
     fitted = [
         calibrate(network.model, rewrite(network.model, plan), network.calibration(seed), progress=False).model
-        for seed, plan in zip(SEEDS, plans, strict=True)
+        for seed, plan in zip(seeds, plans, strict=True)
     ]
     yield Attempt(
         method=OURS, data="ranks, fit, batch norms" if batch_norms(alone) else "ranks, fit", models=tuple(fitted)
@@ -242,16 +250,15 @@ def page(content: dict[str, Any]) -> str:
         "",
         f"Made by `bench/shrink.py` on {machine['name']}, {content['threads']} threads; {software}.",
         "",
-        f"Whoever uses data gets the same {SAMPLES} unlabelled images; {len(SEEDS)} draws of them: the median "
-        "(smallest to largest). MACs and parameters are counted, as shares of the original's. The error is the "
-        "relative squared error of the output and, like the accuracy, that on images that neither training nor "
-        "calibration saw. Latency is measured in turns in eager PyTorch, as a share of the original's, with 99 % "
-        "confidence.",
+        f"Whoever uses data gets the same {SAMPLES} unlabelled images; draws of them: {len(content['seeds'])}. Where "
+        "there are several: the median (smallest to largest). MACs and parameters are counted, as shares of the "
+        "original's. The error is the relative squared error of the output and, like the accuracy, that on images that "
+        "neither training nor calibration saw. Latency is measured in turns in eager PyTorch, as a share of the "
+        "original's, with 99 % confidence.",
     ]
-    for network in content["originals"]:
-        for share in map(str, SHARES):
-            rows = [r for r in content["rows"] if (r["network"], r["share"]) == (network["network"], share)]
-            lines += ["", *section(network, share, rows)]
+    for share in map(str, SHARES):
+        rows = [row for row in content["rows"] if row["share"] == share]
+        lines += ["", *section(content["original"], share, rows)]
     return "\n".join(lines) + "\n"
 
 
@@ -283,6 +290,9 @@ def spread(values: Sequence[float], form: str) -> str:
     """Median, and smallest to largest where there are several."""
     middle = form.format(statistics.median(values))
     return middle if len(values) == 1 else f"{middle} ({form.format(min(values))} to {form.format(max(values))})"
+
+
+NETWORKS = {"digits": digits, "characters": characters}
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from separable.errors import DataError, ModelError, SpecError
 from separable.factor.factors import Factor, Factors, compose
 from separable.factor.families import FAMILIES
 from separable.factor.family import balance
-from separable.factor.least_squares import Part, Problem, sweep
+from separable.factor.least_squares import Inputs, Part, Problem, sweep
 from separable.factor.moments import Moments, response_error, rows_of
 
 __all__ = ["Fitted", "Moments", "fit", "fit_each", "response_error"]
@@ -66,9 +66,8 @@ def fit_each(
     if not moments.count:
         raise DataError("fit", given="moments of no data", expected="moments that have been updated")
     added = _ridge(moments, ridge)
-    inputs = moments.inputs + torch.diag_embed(added.expand(moments.input_mean.shape))
-    root = torch.linalg.cholesky(inputs)
-    return tuple(_fit(factors, moments, (inputs, root, added), sweeps) for factors in several)
+    inputs = Inputs(moments.inputs + torch.diag_embed(added.expand(moments.input_mean.shape)))
+    return tuple(_fit(factors, moments, inputs, added, sweeps) for factors in several)
 
 
 def _ridge(moments: Moments, ridge: float) -> Tensor:
@@ -79,13 +78,12 @@ def _ridge(moments: Moments, ridge: float) -> Tensor:
     return share * mean.clamp(min=1e-6 * overall) if overall > 0 else torch.ones_like(mean)
 
 
-def _fit(factors: Factors, moments: Moments, prepared: tuple[Tensor, Tensor, Tensor], sweeps: int) -> Fitted:
-    inputs, root, ridge = prepared
+def _fit(factors: Factors, moments: Moments, inputs: Inputs, ridge: Tensor, sweeps: int) -> Fitted:
     incoming = rows_of(_multiplied(factors), factors.spec)
     pull = ridge[..., None] * incoming
     energy = float(moments.energy.sum() + (pull * incoming).sum())
     problem = Problem(inputs=inputs, cross=moments.cross + pull, energy=energy)
-    chain = _alternate(factors, problem, root, sweeps)
+    chain = _alternate(factors, problem, sweeps)
     found = min(factors, _with(factors, chain), key=lambda each: response_error(_multiplied(each), moments))
     weight = _multiplied(found)
     bias = moments.output_mean - einsum("god,gd->go", rows_of(weight, factors.spec), moments.input_mean)
@@ -94,10 +92,10 @@ def _fit(factors: Factors, moments: Moments, prepared: tuple[Tensor, Tensor, Ten
     )
 
 
-def _alternate(factors: Factors, problem: Problem, root: Tensor, sweeps: int) -> list[Part]:
+def _alternate(factors: Factors, problem: Problem, sweeps: int) -> list[Part]:
     given = [(weight.flatten(2), spec.groups) for weight, spec in zip(_exact(factors), factors.specs, strict=True)]
-    (before, _, chain) = min(
-        (problem.loss(start), at, start) for at, start in enumerate((given, _whitened(factors, problem, root)))
+    before, chain = min(
+        ((problem.loss(start), start) for start in (given, _whitened(factors, problem))), key=lambda pair: pair[0]
     )
     for _ in range(sweeps):
         chain, loss = sweep(chain, problem)
@@ -107,12 +105,12 @@ def _alternate(factors: Factors, problem: Problem, root: Tensor, sweeps: int) ->
     return chain
 
 
-def _whitened(factors: Factors, problem: Problem, root: Tensor) -> list[Part]:
+def _whitened(factors: Factors, problem: Problem) -> list[Part]:
     """The family's truncation of the least-squares weight, with the first factor's inputs made white before it."""
     spec, first = factors.spec, factors.specs[0]
-    best = torch.cholesky_solve(problem.cross.mT, root).mT
+    best = torch.cholesky_solve(problem.cross.mT, problem.inputs.root(1, problem.cross.shape[-1])[:, 0]).mT
     p, s = first.groups // spec.groups, first.weights // first.c_out
-    white = torch.linalg.cholesky(problem.input_moment(p, s))
+    white = problem.inputs.root(p, s)
     rows = einsum("gopst,gpsu->goput", best.reshape(*best.shape[:2], p, s, -1), white)
     weights, _ = FAMILIES[factors.family].split(rows.reshape(spec.groups, -1, *spec.weight_shape[1:]))(factors.rank)
     colour = torch.linalg.solve_triangular(white, weights[0].reshape(spec.groups, p, -1, s), upper=False, left=False)

@@ -21,15 +21,34 @@ from separable.factor.factors import by_joint, join
 
 Part = tuple[Tensor, int]  # a factor's weight (channels, inputs, taps) and its number of groups
 STEPS = 4  # of conjugate gradients: with 30, eight sweeps ended within 1 % of the same loss (3×3, 32→64, four families)
-FLOOR = 1e-10  # of the mean eigenvalue, under every matrix that is inverted: a factor may have lost a channel
+# Of the mean eigenvalue, added to every matrix that is inverted: a factor may have lost a channel. It is the square root
+# of what rounding leaves, so that neither the floor nor what it lets through of the rounding shows.
+FLOOR = 1e-8
 CHUNK = 2**24  # numbers of an intermediate result: 128 MiB
+
+
+class Inputs:
+    """The moments x xᵀ (g, d, d) of a problem's inputs, and Cholesky roots of parts of them, each worked out once."""
+
+    def __init__(self, moments: Tensor) -> None:
+        self.moments = moments
+        self._roots: dict[tuple[int, int], Tensor] = {}
+
+    def root(self, p: int, s: int) -> Tensor:
+        """The root of x xᵀ within each finer group, the mean over the taps t: (g, p, s, s), lower triangles."""
+        if (p, s) not in self._roots:
+            g, d, _ = self.moments.shape
+            t = d // (p * s)
+            mean = einsum("gpstput->gpsu", self.moments.reshape(g, p, s, t, p, s, t)) / t
+            self._roots[p, s] = torch.linalg.cholesky(_lifted(mean))
+        return self._roots[p, s]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Problem:
-    """Minimise ‖y − W x‖² over W (g, o, d); ``inputs`` x xᵀ (g, d, d), ``cross`` y xᵀ (g, o, d), ``energy`` ‖y‖²."""
+    """Minimise ‖y − W x‖² over W (g, o, d); ``cross`` is y xᵀ (g, o, d), ``energy`` ‖y‖²."""
 
-    inputs: Tensor
+    inputs: Inputs
     cross: Tensor
     energy: float
 
@@ -38,13 +57,7 @@ class Problem:
         if len(chain) > 1:
             return _Joint(chain, self).behind().loss(chain[1:])
         rows = chain[0][0].reshape(self.cross.shape)
-        return self.energy + float(((rows @ self.inputs - 2 * self.cross) * rows).sum())
-
-    def input_moment(self, p: int, s: int) -> Tensor:
-        """x xᵀ within each finer group, the mean over the taps t: (g, p, s, s), never singular."""
-        g, d, _ = self.inputs.shape
-        t = d // (p * s)
-        return _lifted(einsum("gpstput->gpsu", self.inputs.reshape(g, p, s, t, p, s, t)) / t)
+        return self.energy + float(((rows @ self.inputs.moments - 2 * self.cross) * rows).sum())
 
 
 def sweep(chain: list[Part], problem: Problem) -> tuple[list[Part], float]:
@@ -61,8 +74,8 @@ def sweep(chain: list[Part], problem: Problem) -> tuple[list[Part], float]:
 def _solve(weight: Tensor, problem: Problem) -> Tensor:
     """The exact optimum, reached from the weight given: directions that the data never show stay as they are."""
     rows = weight.reshape(problem.cross.shape)
-    root = torch.linalg.cholesky(_lifted(problem.inputs))
-    step = torch.cholesky_solve((problem.cross - rows @ problem.inputs).mT, root).mT
+    root = problem.inputs.root(1, rows.shape[-1])[:, 0]
+    step = torch.cholesky_solve((problem.cross - rows @ problem.inputs.moments).mT, root).mT
     return (rows + step).reshape(weight.shape)
 
 
@@ -83,10 +96,11 @@ class _Joint:
         direction = preconditioned = precondition(residual)
         power = start = float((residual * preconditioned).sum())
         for _ in range(STEPS):
-            if power <= FLOOR**2 * start or power <= 0:
-                return
             image = self._normal(direction)
-            step = power / float((direction * image).sum())
+            curvature = float((direction * image).sum())
+            if power <= FLOOR**2 * start or curvature <= 0:
+                return
+            step = power / curvature
             self.first = self.first + step * direction
             residual = residual - step * image
             preconditioned = precondition(residual)
@@ -104,7 +118,7 @@ class _Joint:
             finer.append(einsum("gqxpst,gpqms->gqxpmt", half, part).reshape(g, part.shape[2], p * m * t, p * m * t))
         cross = einsum("gqopst,gpqms->gqopmt", self.problem.cross.reshape(g, q, o, p, s, t), self.first)
         return Problem(
-            inputs=torch.cat(finer, dim=1).flatten(0, 1),
+            inputs=Inputs(torch.cat(finer, dim=1).flatten(0, 1)),
             cross=cross.reshape(g * q, o, p * m * t),
             energy=self.problem.energy,
         )
@@ -115,7 +129,7 @@ class _Joint:
         o, t = self.rest.shape[2], self.rest.shape[5]
         if o < m:
             rows = einsum("gpqms,gqopmt->gqopst", first, self.rest).reshape(self.problem.cross.shape)
-            return self._back(rows @ self.problem.inputs)
+            return self._back(rows @ self.problem.inputs.moments)
         seen = self._seen(first).reshape(g, q, p * m * t, p, s, t)
         return einsum("gqpmtx,gqxpst->gpqms", self._gram.reshape(g, q, p, m, t, -1), seen)
 
@@ -128,8 +142,8 @@ class _Joint:
     def _seen(self, first: Tensor) -> Tensor:
         """The moments of what comes out of the first factor with its inputs, (g, q, p, m, t, d)."""
         g, p, _, _, s = first.shape
-        inputs = self.problem.inputs
-        return einsum("gpqms,gpstd->gqpmtd", first, inputs.reshape(g, p, s, -1, inputs.shape[-1]))
+        moments = self.problem.inputs.moments
+        return einsum("gpqms,gpstd->gqpmtd", first, moments.reshape(g, p, s, -1, moments.shape[-1]))
 
     def _back(self, rows: Tensor) -> Tensor:
         """The adjoint of multiplying out: (g, q·o, d) to the shape of the first factor."""
@@ -140,7 +154,7 @@ class _Joint:
     def _preconditioner(self) -> Callable[[Tensor], Tensor]:
         """What the normal equations would be if no two taps t had anything in common: a Kronecker product."""
         g, p, q, m, s = self.first.shape
-        before = torch.linalg.cholesky(self.problem.input_moment(p, s))
+        before = self.problem.inputs.root(p, s)
         behind = torch.linalg.cholesky(_lifted(einsum("gqopmt,gqopnt->gpqmn", self.rest, self.rest)))
 
         def precondition(residual: Tensor) -> Tensor:
@@ -151,5 +165,5 @@ class _Joint:
 
 
 def _lifted(gram: Tensor) -> Tensor:
-    floor = FLOOR * gram.diagonal(dim1=-2, dim2=-1).mean()
-    return gram + (floor if floor > 0 else 1.0) * torch.eye(gram.shape[-1], dtype=gram.dtype)
+    floor = FLOOR * gram.diagonal(dim1=-2, dim2=-1).mean(dim=-1, keepdim=True)
+    return gram + torch.diag_embed(floor.where(floor > 0, 1.0).expand(gram.shape[:-1]))
