@@ -21,9 +21,9 @@ from separable.factor.factors import by_joint, join
 
 Part = tuple[Tensor, int]  # a factor's weight (channels, inputs, taps) and its number of groups
 STEPS = 4  # of conjugate gradients: with 30, eight sweeps ended within 1 % of the same loss (3×3, 32→64, four families)
-# Of the mean eigenvalue, added to every matrix that is inverted: a factor may have lost a channel. Two such inverses one
-# after the other make at most 1e-4 of what rounding leaves; the ridge of a fit is a thousand times larger. Its square, of
-# the energy, is a gain no longer worth a step.
+# Of the mean eigenvalue, added to every matrix that is inverted: a factor may have lost a channel. Two such inverses
+# in a row make at most 1e-4 of what rounding leaves; the ridge of a fit is a thousand times larger. Its square, of the
+# energy, is a gain no longer worth a step.
 FLOOR = 1e-6
 CHUNK = 2**24  # numbers of an intermediate result: 128 MiB
 
