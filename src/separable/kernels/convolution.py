@@ -7,7 +7,6 @@ stride nor dilation nor padding changes the inner loop, only the offsets of the 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,7 +20,8 @@ from separable.kernels.layout import ITEM, Layout
 from separable.spec import ConvSpec
 
 Floats = NDArray[np.float32]
-SOURCE, WEIGHTS, BIAS, TARGET, RESIDUAL, SOURCE_TABLE, TARGET_TABLE = range(7)
+SIGNATURE = ("ptr", "i64", "i64", "i64")
+SOURCE, WEIGHTS, BIAS, TARGET, RESIDUAL, SOURCE_TABLE, TARGET_TABLE, RESIDUAL_TABLE = range(8)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,13 +134,12 @@ class Convolution:
         padded[:, : self.spec.c_out // g] = bias.reshape(g, -1)
         return padded.ravel()
 
-    def offsets(self) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-        """Bytes from the first receptive field, and from the first output, to those of every output pixel."""
-        (s_h, s_w), out = self.spec.stride, self.target
+    def offsets(self) -> tuple[NDArray[np.int32], ...]:
+        """For every output pixel, the bytes from the first to its receptive field, its place, its residual."""
+        (s_h, s_w), out, beside = self.spec.stride, self.target, self.residual or self.target
         y, x = np.divmod(np.arange(out.pixels), out.width)
-        source = ITEM * (y * s_h * self.source.row + x * s_w * self.source.pixel)
-        target = ITEM * (y * out.row + x * out.pixel)
-        return source.astype(np.int32), target.astype(np.int32)
+        strides = ((s_h * self.source.row, s_w * self.source.pixel), (out.row, out.pixel), (beside.row, beside.pixel))
+        return tuple((ITEM * (y * row + x * pixel)).astype(np.int32) for row, pixel in strides)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,14 +154,14 @@ MAX_UNROLL = 32
 
 
 def write(module: Module, name: str, kernel: Convolution, isa: Isa) -> None:
-    """The function ``name(arguments, thread, threads)``; ``arguments`` point to seven addresses, in the order above."""
+    """The function ``name(arguments, thread, threads, image)``; ``arguments`` point to eight addresses, in the order above."""
     if kernel.spec.groups > 1 and (
         (kernel.spec.c_in // kernel.spec.groups) % kernel.source.lanes
         or (kernel.spec.c_out // kernel.spec.groups) % isa.lanes
     ):
         raise SpecError("Convolution", given=str(kernel.spec), expected=f"groups of whole panels of {isa.lanes}")
     emitter = _Emitter(module, name, kernel, isa)
-    module.function(name, ["ptr", "i64", "i64"], emitter.write)
+    module.function(name, SIGNATURE, emitter.write)
 
 
 class _Emitter:
@@ -177,9 +176,9 @@ class _Emitter:
         self.rows = kernel.target.pixels // kernel.columns
 
     def write(self, f: Function, parameters: list[Value]) -> None:
-        arguments, thread, threads = parameters
+        arguments, thread, threads, _ = parameters
         self.f = f
-        self.pointers = [f.load("ptr", arguments, 8 * i) for i in range(7)]
+        self.pointers = [f.load("ptr", arguments, 8 * i) for i in range(8)]
         pixel_tiles = self.rows * self.tiles_a_row
         channel_tiles = (self.full + bool(self.rest)) * self.kernel.spec.groups
         ranges: dict[str, tuple[Index, Index]] = {"pixels": (0, pixel_tiles), "channels": (0, channel_tiles)}
@@ -236,32 +235,38 @@ class _Emitter:
             y, x = 0, f.mul(t, R)
         if kernel.columns % R:
             x = f.least(x, kernel.columns - R)  # the last tile goes back and does some pixels again
-        reads, writes = self._addresses(source, y, x)
+        reads, writes, sides = self._addresses(source, y, x)
         accumulators = [value for _ in range(R) for value in bias]
         for walk, table in zip(self.walks, self.tables, strict=True):
             size = len(walk.outer) * len(walk.inner) * len(bias) * self.isa.lanes * ITEM
             accumulators = self._walk(walk, table, reads, weights, accumulators)
             weights = f.at(weights, size)
-        self._finish(accumulators, len(bias), panel, writes)
+        self._finish(accumulators, len(bias), panel, list(zip(writes, sides, strict=True)))
 
-    def _addresses(self, source: Value, y: Index, x: Index) -> tuple[list[Value], list[Index]]:
-        """For each pixel of the tile, where its receptive field begins, and its offset from the first output."""
+    def _addresses(self, source: Value, y: Index, x: Index) -> tuple[list[Value], list[Index], list[Index]]:
+        """For each pixel of the tile: where its receptive field begins, its offset in the output, in the residual."""
         f, kernel, R = self.f, self.kernel, self.tile.pixels
-        pads = kernel.spec.padding
+        pads, target, beside = kernel.spec.padding, kernel.target, kernel.residual or kernel.target
         start = f.at(source, kernel.source.offset(-pads[0][0], -pads[1][0]))
         if not kernel.is_rowwise and not kernel.is_flat:
-            at = [f.add(f.mul(x, 4), 4 * i) for i in range(R)]
-            reads = [f.convert("sext", f.load("i32", self.pointers[SOURCE_TABLE], a), "i64") for a in at]
-            writes: list[Index] = [f.convert("sext", f.load("i32", self.pointers[TARGET_TABLE], a), "i64") for a in at]
-            return [f.at(start, r) for r in reads], writes
+            reads = [f.at(start, offset) for offset in self._listed(SOURCE_TABLE, x)]
+            writes = self._listed(TARGET_TABLE, x)
+            return reads, writes, self._listed(RESIDUAL_TABLE, x) if kernel.residual else writes
         s_h, s_w = kernel.spec.stride
         origin = f.add(f.mul(y, ITEM * s_h * kernel.source.row), f.mul(x, ITEM * s_w * kernel.source.pixel))
         corner = f.at(start, origin)
-        out = f.add(f.mul(y, ITEM * kernel.target.row), f.mul(x, ITEM * kernel.target.pixel))
+        out, side = (f.add(f.mul(y, ITEM * m.row), f.mul(x, ITEM * m.pixel)) for m in (target, beside))
         return (
             [f.at(corner, ITEM * i * s_w * kernel.source.pixel) for i in range(R)],
-            [f.add(out, ITEM * i * kernel.target.pixel) for i in range(R)],
+            [f.add(out, ITEM * i * target.pixel) for i in range(R)],
+            [f.add(side, ITEM * i * beside.pixel) for i in range(R)],
         )
+
+    def _listed(self, table: int, x: Index) -> list[Index]:
+        """The entries of a table for the pixels from x on."""
+        f = self.f
+        entries = [f.load("i32", self.pointers[table], f.add(f.mul(x, 4), 4 * i)) for i in range(self.tile.pixels)]
+        return [f.convert("sext", entry, "i64") for entry in entries]
 
     def _walk(
         self, walk: Walk, table: Value | int, reads: list[Value], weights: Value, accumulators: list[Value]
@@ -283,21 +288,18 @@ class _Emitter:
 
         return f.loop(0, len(walk.outer), turn, carried=accumulators)
 
-    def _finish(self, accumulators: list[Value], vectors: int, panel: Index, writes: Sequence[Index]) -> None:
+    def _finish(self, accumulators: list[Value], vectors: int, panel: Index, places: list[tuple[Index, Index]]) -> None:
         f, kernel, lanes = self.f, self.kernel, self.isa.lanes
-        target = f.at(self.pointers[TARGET], f.add(f.mul(panel, ITEM * kernel.target.panel), kernel.target.offset()))
-        residual = kernel.residual
+        target, residual = kernel.target, kernel.residual
+        out = f.at(self.pointers[TARGET], f.add(f.mul(panel, ITEM * target.panel), target.offset()))
         if residual is not None:
-            if (residual.row, residual.pixel) != (kernel.target.row, kernel.target.pixel):
-                raise SpecError("Convolution.residual", given=str(residual), expected="the strides of the target")
             beside = f.at(self.pointers[RESIDUAL], f.add(f.mul(panel, ITEM * residual.panel), residual.offset()))
-        for r, offset in enumerate(writes):
+        for r, (place, side) in enumerate(places):
             for v in range(vectors):
                 x = accumulators[r * vectors + v]
                 if residual is not None:
-                    x = f.float("fadd", x, f.load(vector(lanes), beside, f.add(offset, ITEM * v * residual.panel)))
-                x = activate(f, kernel.activation, x)
-                f.store(x, target, f.add(offset, ITEM * v * kernel.target.panel))
+                    x = f.float("fadd", x, f.load(vector(lanes), beside, f.add(side, ITEM * v * residual.panel)))
+                f.store(activate(f, kernel.activation, x), out, f.add(place, ITEM * v * target.panel))
 
 
 def _steps(module: Module, name: str, walk: Walk) -> Value | int:

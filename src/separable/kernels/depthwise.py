@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from separable.kernels.convolution import BIAS, RESIDUAL, SOURCE, TARGET, WEIGHTS, Floats
+from separable.kernels.convolution import BIAS, RESIDUAL, SIGNATURE, SOURCE, TARGET, WEIGHTS, Floats
 from separable.kernels.epilogue import NONE, Activation, activate
 from separable.kernels.ir import Function, Index, Module, Value, vector
 from separable.kernels.isa import Isa
@@ -60,8 +60,8 @@ class Depthwise:
 
 
 def write(module: Module, name: str, kernel: Depthwise, isa: Isa) -> None:
-    """The function ``name(arguments, thread, threads)``; ``arguments`` as for a convolution."""
-    module.function(name, ["ptr", "i64", "i64"], _Emitter(kernel, isa).write)
+    """The function ``name(arguments, thread, threads, image)``; ``arguments`` as for a convolution."""
+    module.function(name, SIGNATURE, _Emitter(kernel, isa).write)
 
 
 class _Emitter:
@@ -74,7 +74,7 @@ class _Emitter:
             self.rows = 1
 
     def write(self, f: Function, parameters: list[Value]) -> None:
-        arguments, thread, threads = parameters
+        arguments, thread, threads, _ = parameters
         self.f = f
         self.pointers = [f.load("ptr", arguments, 8 * i) for i in range(5)]
         panels = self.kernel.source.panels * self.kernel.multiplier

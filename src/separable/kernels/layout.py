@@ -56,14 +56,15 @@ class Layout:
 
 
 def panels(channels: int, size: tuple[int, int], lanes: int, border: Border = NO_BORDER) -> Layout:
-    """Panels of ``lanes`` channels, each of which starts on a cache line of its own.
+    """Panels of ``lanes`` channels, each on cache lines of its own; a map of one pixel is a plain vector.
 
     A panel of 4 KB times a whole number would put the same pixel of all panels into one set of the first-level cache
     (measured: half the speed at 64 channels and more), so the distance is kept away from that.
     """
     (top, bottom), (left, right) = border
     row = (width := size[1] + left + right) * lanes
-    panel = -(-(size[0] + top + bottom) * width * lanes // LINE) * LINE
+    pixels = (size[0] + top + bottom) * width
+    panel = lanes if pixels == 1 else -(-pixels * lanes // LINE) * LINE
     if -(-channels // lanes) > 1 and panel >= PAGE // 2:
         panel += -panel % (2 * LINE) + LINE
         while min(panel % PAGE, -panel % PAGE) < 4 * LINE:

@@ -1,0 +1,107 @@
+"""The fastest of several kernels for the same work. In: candidates, best guess first. Out: the one measured fastest.
+
+Decisions are kept on disk beside the machine code, keyed by the work, the processor, the threads and this package, so
+that a machine measures each layer once. Without measuring, the first candidate is taken.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import hashlib
+import json
+import os
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from separable import __version__
+from separable.kernels import convolution
+from separable.kernels.catalogue import Kernel, name_of, source_of
+from separable.kernels.convolution import Convolution
+from separable.kernels.depthwise import Depthwise
+from separable.kernels.isa import Isa
+from separable.kernels.jit import Library, cache_folder, object_code
+
+ROUNDS, ROUND_S, CANDIDATES = 5, 4e-4, 5
+
+
+class Tuner:
+    """Chooses kernels for one instruction set and number of threads."""
+
+    def __init__(self, isa: Isa, threads: int, *, is_measuring: bool = True) -> None:
+        self.isa, self.threads, self.is_measuring = isa, threads, is_measuring
+        self._scratch: dict[int, np.ndarray] = {}
+
+    def __call__(self, kernels: Sequence[Kernel]) -> Kernel:
+        """One of ``kernels``: the fastest when measuring, else the first."""
+        if len(kernels) == 1 or not self.is_measuring:
+            return kernels[0]
+        shortlist = kernels[:CANDIDATES]
+        path = self._path(shortlist)
+        names = [name_of(kernel) for kernel in shortlist]
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            kept = json.loads(path.read_text(encoding="utf-8"))["fastest"]
+            if kept in names:
+                return shortlist[names.index(kept)]
+        seconds = self.measure(shortlist)
+        best = min(range(len(shortlist)), key=seconds.__getitem__)
+        _keep(path, {"fastest": names[best], "seconds": dict(zip(names, seconds, strict=True))})
+        return shortlist[best]
+
+    def measure(self, kernels: Sequence[Kernel]) -> list[float]:
+        """Seconds of the busiest thread's share of each kernel: the least of several rounds, taken in turns."""
+        library = Library([object_code(source_of(kernel, self.isa), self.isa) for kernel in kernels], self.isa)
+        signature = ctypes.CFUNCTYPE(None, ctypes.c_void_p, *[ctypes.c_int64] * 3)
+        entries = [signature(library.address(name_of(kernel))) for kernel in kernels]
+        arguments = [self._arguments(kernel) for kernel in kernels]
+        turns, best = [1] * len(kernels), [float("inf")] * len(kernels)
+        for attempt in range(ROUNDS + 1):
+            for i, entry in enumerate(entries):
+                begin = time.perf_counter()
+                for _ in range(turns[i]):
+                    entry(arguments[i].ctypes.data, self.threads - 1, self.threads, 0)
+                spent = (time.perf_counter() - begin) / turns[i]
+                turns[i] = max(1, int(ROUND_S / spent))
+                best[i] = min(best[i], spent) if attempt else best[i]
+        return best
+
+    def _arguments(self, kernel: Kernel) -> np.ndarray:
+        if not isinstance(kernel, Convolution | Depthwise):
+            raise TypeError(f"{kernel} has nothing to choose")
+        weights = int(np.prod(kernel.spec.weight_shape)) * 8 + 4096
+        sizes = {
+            convolution.SOURCE: kernel.source.floats,
+            convolution.WEIGHTS: weights,
+            convolution.BIAS: kernel.spec.c_out * 8 + 4096,
+            convolution.TARGET: kernel.target.floats,
+            convolution.RESIDUAL: kernel.residual.floats if kernel.residual else 1,
+        }
+        addresses = np.zeros(8, np.uint64)
+        for place, size in sizes.items():
+            if place not in self._scratch or self._scratch[place].size < size:
+                self._scratch[place] = np.random.default_rng(place).standard_normal(size + 64).astype(np.float32)
+            addresses[place] = -(-self._scratch[place].ctypes.data // 64) * 64
+        if isinstance(kernel, Convolution) and not kernel.is_rowwise:
+            for place, table in enumerate(kernel.offsets(), start=convolution.SOURCE_TABLE):
+                self._scratch[hash((repr(kernel.spec), place, repr(kernel.target)))] = table
+                addresses[place] = table.ctypes.data
+        return addresses
+
+    def _path(self, kernels: Sequence[Kernel]) -> Path:
+        work = [repr(kernel) for kernel in kernels]
+        key = json.dumps([work, self.isa.key, self.threads, __version__])
+        return cache_folder().parent / "tuning" / f"{hashlib.sha256(key.encode()).hexdigest()}.json"
+
+
+def _keep(path: Path, entry: dict[str, object]) -> None:
+    """A cache that cannot be written was warned of where the machine code was not kept."""
+    with contextlib.suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False, encoding="utf-8") as file:
+            json.dump(entry, file)
+        os.replace(file.name, path)
+
