@@ -26,7 +26,7 @@ def fold_pads(network: Network) -> Network:
     taken = {
         name
         for name in pads
-        if name not in network.outputs and all(isinstance(reader.operator, Convolve) for reader in readers[name])
+        if name not in network.outputs.values() and all(isinstance(reader.operator, Convolve) for reader in readers[name])
     }
     nodes = []
     for node in network.nodes:

@@ -258,7 +258,7 @@ def _network(nodes: list[Node], needed: set[str], shapes: Mapping[str, tuple[int
             live |= set(node.inputs)
     made = {node.name for node in kept}
     inputs = {name: map_shape(shapes[name]) for node in reversed(kept) for name in node.inputs if name not in made}
-    return Network(inputs=inputs, nodes=tuple(reversed(kept)), outputs=outputs)
+    return Network(inputs=inputs, nodes=tuple(reversed(kept)), outputs={name: name for name in outputs})
 
 
 def _operation(node: fx.Node) -> str:

@@ -117,11 +117,11 @@ class Node:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Network:
-    """Nodes in an order in which each finds its inputs ready."""
+    """Nodes in an order in which each finds its inputs ready; ``outputs``: the map for each name that a caller knows."""
 
     inputs: Mapping[str, Shape]
     nodes: tuple[Node, ...]
-    outputs: tuple[str, ...]
+    outputs: Mapping[str, str]
 
     @property
     def macs(self) -> int:
@@ -134,7 +134,7 @@ class Network:
         return {**self.inputs, **{node.name: node.shape for node in self.nodes}}
 
     def readers(self) -> dict[str, list[Node]]:
-        """The nodes that read each map; an output has the network's caller as one more reader, see ``is_private``."""
+        """The nodes that read each map."""
         found: dict[str, list[Node]] = {name: [] for name in self.shapes}
         for node in self.nodes:
             for name in dict.fromkeys(node.inputs):
@@ -159,7 +159,7 @@ class Edit:
         for node in self.network.nodes:
             for name in node.inputs:
                 self._counts[name] = self._counts.get(name, 0) + 1
-        for name in self.network.outputs:
+        for name in self.network.outputs.values():
             self._counts[name] = self._counts.get(name, 0) + 1
 
     def name(self, name: str) -> str:
@@ -184,4 +184,4 @@ class Edit:
         nodes = tuple(
             replace(node, inputs=tuple(self.name(i) for i in node.inputs)) for node in self.nodes.values()
         )
-        return replace(self.network, nodes=nodes, outputs=tuple(self.name(o) for o in self.network.outputs))
+        return replace(self.network, nodes=nodes, outputs={o: self.name(m) for o, m in self.network.outputs.items()})

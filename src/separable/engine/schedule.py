@@ -103,8 +103,8 @@ class _Scheduler:
         for node in self.network.nodes:
             self._lay_out(node.name, node.shape, node)
             self._node(node)
-        for name in self.network.outputs:
-            self._leave(name)
+        for name, source in self.network.outputs.items():
+            self._leave(name, source)
         slots, size = place(self.steps, self.layouts, self.fills, self.lasting)
         return Schedule(steps=tuple(self.steps), slots=slots, bytes=size)
 
@@ -125,10 +125,11 @@ class _Scheduler:
             {0: Place(map=name, is_outside=True), 3: Place(map=name)},
         )
 
-    def _leave(self, name: str) -> None:
-        c, h, w = self.network.shapes[name]
-        move = Move(source=self.layouts[name], target=planar(c, (h, w)), target_image=c * h * w)
-        self._add(f"{name} out", move, {0: Place(map=name), 3: Place(map=name, is_outside=True)})
+    def _leave(self, name: str, source: str) -> None:
+        """Brings a map out as the tensor that the caller knows as ``name``."""
+        c, h, w = self.network.shapes[source]
+        move = Move(source=self.layouts[source], target=planar(c, (h, w)), target_image=c * h * w)
+        self._add(f"{name} out", move, {0: Place(map=source), 3: Place(map=name, is_outside=True)})
 
     def _lay_out(self, name: str, shape: Shape, node: Node | None) -> None:
         """Decides the border of a map from those who read it."""

@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from separable import __version__
 from separable.kernels import convolution
@@ -27,6 +28,7 @@ from separable.kernels.isa import Isa
 from separable.kernels.jit import Library, cache_folder, object_code
 
 ROUNDS, ROUND_S, CANDIDATES = 5, 4e-4, 5
+SLACK = 64  # floats, to align the scratch memory
 
 
 class Tuner:
@@ -34,7 +36,7 @@ class Tuner:
 
     def __init__(self, isa: Isa, threads: int, *, is_measuring: bool = True) -> None:
         self.isa, self.threads, self.is_measuring = isa, threads, is_measuring
-        self._scratch: dict[int, np.ndarray] = {}
+        self._scratch: dict[int, NDArray[np.float32]] = {}
 
     def __call__(self, kernels: Sequence[Kernel]) -> Kernel:
         """One of ``kernels``: the fastest when measuring, else the first."""
@@ -61,15 +63,16 @@ class Tuner:
         turns, best = [1] * len(kernels), [float("inf")] * len(kernels)
         for attempt in range(ROUNDS + 1):
             for i, entry in enumerate(entries):
-                begin = time.perf_counter()
+                begin = time.thread_time()
                 for _ in range(turns[i]):
-                    entry(arguments[i].ctypes.data, self.threads - 1, self.threads, 0)
-                spent = (time.perf_counter() - begin) / turns[i]
+                    entry(arguments[i][0].ctypes.data, self.threads - 1, self.threads, 0)
+                spent = (time.thread_time() - begin) / turns[i]
                 turns[i] = max(1, int(ROUND_S / spent))
                 best[i] = min(best[i], spent) if attempt else best[i]
         return best
 
-    def _arguments(self, kernel: Kernel) -> np.ndarray:
+    def _arguments(self, kernel: Kernel) -> tuple[NDArray[np.uint64], list[NDArray[np.int32]]]:
+        """Addresses for a kernel's call, and the tables among them, which live as long as they are held."""
         if not isinstance(kernel, Convolution | Depthwise):
             raise TypeError(f"{kernel} has nothing to choose")
         weights = int(np.prod(kernel.spec.weight_shape)) * 8 + 4096
@@ -80,16 +83,16 @@ class Tuner:
             convolution.TARGET: kernel.target.floats,
             convolution.RESIDUAL: kernel.residual.floats if kernel.residual else 1,
         }
-        addresses = np.zeros(8, np.uint64)
+        addresses, tables = np.zeros(8, np.uint64), []
         for place, size in sizes.items():
-            if place not in self._scratch or self._scratch[place].size < size:
-                self._scratch[place] = np.random.default_rng(place).standard_normal(size + 64).astype(np.float32)
+            if place not in self._scratch or self._scratch[place].size < size + SLACK:
+                self._scratch[place] = np.random.default_rng(place).standard_normal(size + SLACK).astype(np.float32)
             addresses[place] = -(-self._scratch[place].ctypes.data // 64) * 64
         if isinstance(kernel, Convolution) and not kernel.is_rowwise:
             for place, table in enumerate(kernel.offsets(), start=convolution.SOURCE_TABLE):
-                self._scratch[hash((repr(kernel.spec), place, repr(kernel.target)))] = table
                 addresses[place] = table.ctypes.data
-        return addresses
+                tables.append(table)
+        return addresses, tables
 
     def _path(self, kernels: Sequence[Kernel]) -> Path:
         work = [repr(kernel) for kernel in kernels]
