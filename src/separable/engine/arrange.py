@@ -49,7 +49,10 @@ def _in_planes(network: Network, lanes: int) -> Network:
         if isinstance(operator, Convolve) and operator.is_depthwise and operator.spec.c_out != operator.spec.c_in:
             times, plane = operator.spec.c_out // operator.spec.c_in, -(-operator.spec.c_in // lanes) * lanes
             is_read_densely = node.name not in network.outputs.values() and all(
-                isinstance(r.operator, Convolve) and r.operator.spec.groups == 1 and r.inputs[0] == node.name and node.name not in r.inputs[1:]
+                isinstance(r.operator, Convolve)
+                and r.operator.spec.groups == 1
+                and r.inputs[0] == node.name
+                and node.name not in r.inputs[1:]
                 for r in readers[node.name]
             )
             planes = replace(node, shape=(times * plane, *node.shape[1:]))

@@ -26,14 +26,23 @@ def fold_pads(network: Network) -> Network:
     taken = {
         name
         for name in pads
-        if name not in network.outputs.values() and all(isinstance(reader.operator, Convolve) for reader in readers[name])
+        if name not in network.outputs.values()
+        and all(isinstance(reader.operator, Convolve) for reader in readers[name])
     }
     nodes = []
     for node in network.nodes:
         pad = pads.get(node.inputs[0]) if node.inputs else None
-        if pad is not None and pad.name in taken and isinstance(node.operator, Convolve) and isinstance(pad.operator, Pad):
+        if (
+            pad is not None
+            and pad.name in taken
+            and isinstance(node.operator, Convolve)
+            and isinstance(pad.operator, Pad)
+        ):
             spec = node.operator.spec
-            around = [tuple(a + b for a, b in zip(*p, strict=True)) for p in zip(spec.padding, pad.operator.padding, strict=True)]
+            around = [
+                tuple(a + b for a, b in zip(*p, strict=True))
+                for p in zip(spec.padding, pad.operator.padding, strict=True)
+            ]
             before = network.shapes[pad.inputs[0]]
             wider = ConvSpec(**{**spec.to_json(), "padding": around, "size": before[1:]})
             node = replace(node, inputs=(pad.inputs[0], *node.inputs[1:]), operator=replace(node.operator, spec=wider))
@@ -49,7 +58,12 @@ def fold_affines(network: Network) -> Network:
             continue
         scale, shift = node.operator.scale, node.operator.shift
         before = edit.sole(node.inputs[0])
-        if before is not None and isinstance(before.operator, Convolve) and before.activation == NONE and len(before.inputs) == 1:
+        if (
+            before is not None
+            and isinstance(before.operator, Convolve)
+            and before.activation == NONE
+            and len(before.inputs) == 1
+        ):
             operator = before.operator
             weight = operator.weight * scale[:, None, None, None]
             edit.merge(node, before, operator=replace(operator, weight=weight, bias=operator.bias * scale + shift))

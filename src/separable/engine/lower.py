@@ -1,4 +1,4 @@
-"""From PyTorch's graph to networks. In: an exported graph and its constants. Out: partitions, native or left to PyTorch.
+"""From PyTorch's graph to networks. In: an exported graph, its constants. Out: parts, native or left to PyTorch.
 
 A node that has no operator here stays a call of PyTorch, with the reason; its neighbours stay native.
 """
@@ -17,9 +17,11 @@ from torch.utils import _pytree as pytree
 
 from separable.engine.fuse import fuse
 from separable.engine.network import Convolve, Network, Node
-from separable.engine.operators import Foreign, Map, Request, Unsupported, map_shape, read
+from separable.engine.operators import Foreign, Map, Request, UnsupportedError, map_shape, read
 
-FREE = frozenset({"dropout", "feature_dropout", "alias", "contiguous", "clone", "detach", "lift_fresh_copy", "identity"})
+FREE = frozenset(
+    {"dropout", "feature_dropout", "alias", "contiguous", "clone", "detach", "lift_fresh_copy", "identity"}
+)
 RESHAPES = frozenset({"flatten", "view", "reshape", "_unsafe_view", "squeeze", "unsqueeze"})
 
 
@@ -141,10 +143,10 @@ class _Lowering:
         try:
             if not self._sees_through(node):
                 self._append(self._native(node), call)
-        except Unsupported as unsupported:
+        except UnsupportedError as unsupported:
             self._append(None, Call(**{**vars(call), "reason": str(unsupported)}))
         if _operation(node).endswith("_"):
-            self.current[node.args[0].name] = node.name  # type: ignore[union-attr]
+            self.current[node.all_input_nodes[0].name] = node.name
 
     def _append(self, native: Node | None, call: Call) -> None:
         if not self.runs or (self.runs[-1][0][0] is None) != (native is None):
@@ -154,11 +156,11 @@ class _Lowering:
     def _native(self, node: fx.Node) -> Node:
         result = self.maps[node.name]
         if isinstance(result, Foreign):
-            raise Unsupported(result.reason.replace("reads", "gives"))
+            raise UnsupportedError(result.reason.replace("reads", "gives"))
         if node.target is operator.getitem:
             name, arguments = "slice", self._chunk(node)
         elif not isinstance(node.target, torch._ops.OpOverload):
-            raise Unsupported(f"{node.target} is no operator of ATen")
+            raise UnsupportedError(f"{node.target} is no operator of ATen")
         else:
             name, schema = _operation(node).rstrip("_"), node.target._schema.arguments
             arguments = {a.name: a.default_value for a in schema if a.has_default_value()}
@@ -176,12 +178,16 @@ class _Lowering:
     def _chunk(self, node: fx.Node) -> dict[str, Any]:
         """The part that ``getitem`` takes of a split along the channels, as the arguments of a slice."""
         split, index = node.args
-        if not isinstance(split, fx.Node) or not _operation(split).startswith(("chunk", "split")):
-            raise Unsupported("it takes an element of what is not a split")
+        if (
+            not isinstance(split, fx.Node)
+            or not isinstance(index, int)
+            or not _operation(split).startswith(("chunk", "split"))
+        ):
+            raise UnsupportedError("it takes an element of what is not a split")
         whole = split.args[0]
         parts = [int(part.shape[1]) for part in split.meta["val"]]
         dim = split.kwargs.get("dim", split.args[2] if len(split.args) > 2 else 0)
-        return {"self": self._operand(whole), "dim": dim, "start": sum(parts[:index]), "step": 1}  # type: ignore[index]
+        return {"self": self._operand(whole), "dim": dim, "start": sum(parts[:index]), "step": 1}
 
     def _sees_through(self, node: fx.Node) -> bool:
         """Whether the node only looks at its input in another way: then its readers read the input."""
@@ -192,9 +198,8 @@ class _Lowering:
             return isinstance(source, Map) and not source.is_flattened and self._can_split(node)
         if not isinstance(source, Map) or not isinstance(result, Map):
             return False
-        if name in FREE and name != "clone":
-            self.maps[node.name] = source
-        elif name in RESHAPES | FREE and result.shape == source.shape:
+        is_same = name in RESHAPES | FREE and result.shape == source.shape
+        if is_same or name in FREE - {"clone"}:
             self.maps[node.name] = source
         elif name in RESHAPES and result.shape == (prod(source.shape), 1, 1) and _only_linear(node):
             self.maps[node.name] = Map(name=source.name, shape=source.shape, is_flattened=True)
@@ -204,7 +209,7 @@ class _Lowering:
 
     def _can_split(self, node: fx.Node) -> bool:
         dim = node.kwargs.get("dim", node.args[2] if len(node.args) > 2 else 0)
-        first, fits = 0, dim == 1
+        first, fits = 0, bool(dim == 1)
         for part in node.meta["val"]:
             fits = fits and first % self.lanes == 0
             first += int(part.shape[1])
@@ -220,7 +225,7 @@ class _Lowering:
     def _arguments(self, tree: Any) -> Any:
         """The arguments of a call of PyTorch: what was seen through gets its own shape back."""
 
-        def refer(node: fx.Node) -> Name:
+        def refer(node: fx.Node) -> Any:
             name = self.current[node.name]
             seen = self.maps.get(name)
             if isinstance(seen, Map) and seen.name != name:
@@ -269,7 +274,8 @@ def _operation(node: fx.Node) -> str:
 def _only_linear(node: fx.Node) -> bool:
     """Whether nothing but linear layers reads a flattened map, directly or through a dropout."""
     return all(
-        _operation(user) == "linear" or (_operation(user).rstrip("_") in FREE and _only_linear(user)) for user in node.users
+        _operation(user) == "linear" or (_operation(user).rstrip("_") in FREE and _only_linear(user))
+        for user in node.users
     )
 
 

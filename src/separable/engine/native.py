@@ -15,7 +15,7 @@ from torch import Tensor
 
 from separable.engine.arrange import arrange
 from separable.engine.network import Network
-from separable.engine.schedule import Choose, Schedule, schedule
+from separable.engine.schedule import Choose, schedule
 from separable.kernels.catalogue import name_of, source_of
 from separable.kernels.isa import Isa
 from separable.kernels.jit import Library, object_code

@@ -117,7 +117,7 @@ class Node:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Network:
-    """Nodes in an order in which each finds its inputs ready; ``outputs``: the map for each name that a caller knows."""
+    """Nodes, each behind those that it reads; ``outputs`` gives the map for each name that the caller knows."""
 
     inputs: Mapping[str, Shape]
     nodes: tuple[Node, ...]
@@ -181,7 +181,5 @@ class Edit:
 
     def finish(self) -> Network:
         """The changed network."""
-        nodes = tuple(
-            replace(node, inputs=tuple(self.name(i) for i in node.inputs)) for node in self.nodes.values()
-        )
+        nodes = tuple(replace(node, inputs=tuple(self.name(i) for i in node.inputs)) for node in self.nodes.values())
         return replace(self.network, nodes=nodes, outputs={o: self.name(m) for o, m in self.network.outputs.items()})

@@ -1,7 +1,7 @@
 """One call of ATen as one operator. In: a call with its arguments by name. Out: operator, inputs, activation, shape.
 
 ``READERS`` lists what the engine knows; everything else, and every known call with arguments that the engine has no
-kernel for, raises ``Unsupported`` with the reason, and stays a call of PyTorch.
+kernel for, raises ``UnsupportedError`` with the reason, and stays a call of PyTorch.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from separable.kernels.epilogue import NONE, Activation
 from separable.spec import ConvSpec
 
 
-class Unsupported(Exception):
+class UnsupportedError(Exception):
     """There is no native operator for a call; the text says why."""
 
 
@@ -65,9 +65,11 @@ class Request:
         """The argument as a map that is not flattened."""
         value = self.arguments[name]
         if not isinstance(value, Map):
-            raise Unsupported(value.reason if isinstance(value, Foreign) else f"{name} is not computed by the network")
+            raise UnsupportedError(
+                value.reason if isinstance(value, Foreign) else f"{name} is not computed by the network"
+            )
         if value.is_flattened:
-            raise Unsupported("it reads a flattened map")
+            raise UnsupportedError("it reads a flattened map")
         return value
 
     def array(self, name: str) -> Floats | None:
@@ -76,7 +78,7 @@ class Request:
         if value is None:
             return None
         if not isinstance(value, Tensor):
-            raise Unsupported(f"{name} is computed by the network")
+            raise UnsupportedError(f"{name} is computed by the network")
         return np.ascontiguousarray(value.detach().cpu().to(torch.float32).numpy())
 
 
@@ -93,7 +95,7 @@ class Reading:
 def map_shape(shape: Sequence[int]) -> Shape:
     """(c, h, w) of a tensor (n, c), (n, c, l) or (n, c, h, w)."""
     if len(shape) not in (2, 3, 4):
-        raise Unsupported(f"it has {len(shape)} axes")
+        raise UnsupportedError(f"it has {len(shape)} axes")
     c, *size = shape[1:]
     return (c, *([1] * (2 - len(size)) + list(size)))  # type: ignore[return-value]
 
@@ -102,7 +104,7 @@ def read(name: str, request: Request) -> Reading:
     """The operator for a call of ``aten::name``."""
     reader = READERS.get(name)
     if reader is None:
-        raise Unsupported(f"there is no native operator for aten.{name}")
+        raise UnsupportedError(f"there is no native operator for aten.{name}")
     return reader(request)
 
 
@@ -110,10 +112,10 @@ def _convolution(request: Request) -> Reading:
     a, x = request.arguments, request.map("input")
     weight = request.array("weight")
     if weight is None or a.get("transposed"):
-        raise Unsupported("transposed convolutions have no native operator")
+        raise UnsupportedError("transposed convolutions have no native operator")
     dims = weight.ndim - 2
     if dims > 2:
-        raise Unsupported("convolutions over volumes have no native operator")
+        raise UnsupportedError("convolutions over volumes have no native operator")
     padding = a["padding"]
     spec = ConvSpec(
         weight.shape[1] * a["groups"],
@@ -139,8 +141,13 @@ def _convolution(request: Request) -> Reading:
 
 def _linear(request: Request) -> Reading:
     x, weight, bias = request.arguments["input"], request.array("weight"), request.array("bias")
-    if not isinstance(x, Map) or weight is None or not (x.is_flattened or x.shape[1:] == (1, 1)) or len(request.shape) != 2:
-        raise Unsupported("a linear layer over anything but the channels has no native operator")
+    if (
+        not isinstance(x, Map)
+        or weight is None
+        or not (x.is_flattened or x.shape[1:] == (1, 1))
+        or len(request.shape) != 2
+    ):
+        raise UnsupportedError("a linear layer over anything but the channels has no native operator")
     c, h, w = x.shape
     spec = ConvSpec(c, weight.shape[0], kernel=(h, w), size=(h, w))
     zeros = np.zeros(spec.c_out, np.float32)
@@ -151,10 +158,10 @@ def _linear(request: Request) -> Reading:
 def _batch_norm(request: Request) -> Reading:
     x = request.map("input")
     if request.arguments.get("training"):
-        raise Unsupported("batch norm in training mode has no native operator")
+        raise UnsupportedError("batch norm in training mode has no native operator")
     mean, variance = request.array("running_mean"), request.array("running_var")
     if mean is None or variance is None:
-        raise Unsupported("batch norm without running statistics has no native operator")
+        raise UnsupportedError("batch norm without running statistics has no native operator")
     weight, bias = request.array("weight"), request.array("bias")
     scale = (1 / np.sqrt(variance.astype(np.float64) + request.arguments["eps"])) * (1 if weight is None else weight)
     shift = (0 if bias is None else bias) - mean * scale
@@ -187,7 +194,7 @@ def _pool(kind: str) -> Callable[[Request], Reading]:
     def reader(request: Request) -> Reading:
         a, x = request.arguments, request.map("self")
         if a.get("divisor_override"):
-            raise Unsupported("an average with another divisor has no native operator")
+            raise UnsupportedError("an average with another divisor has no native operator")
         dims = len(request.shape) - 2
         kernel = _two(_per_axis(a["kernel_size"], dims), 1)
         stride = _two(_per_axis(a["stride"] or a["kernel_size"], dims), 1)
@@ -199,9 +206,16 @@ def _pool(kind: str) -> Callable[[Request], Reading]:
             for out, s, k, d, size, p in zip(shape[1:], stride, kernel, dilation, x.shape[1:], before, strict=True)
         ]
         if kind == "average" and list(before) != after:
-            raise Unsupported("an average over windows that stick out has no native operator")
+            raise UnsupportedError("an average over windows that stick out has no native operator")
         spec = ConvSpec(
-            x.shape[0], x.shape[0], kernel, x.shape[1:], stride, list(zip(before, after, strict=True)), dilation, x.shape[0]
+            x.shape[0],
+            x.shape[0],
+            kernel,
+            x.shape[1:],
+            stride,
+            list(zip(before, after, strict=True)),
+            dilation,
+            x.shape[0],
         )
         pooling = Pooling(kind=kind, spec=spec, counts_padding=a.get("count_include_pad", True))
         return Reading(inputs=(x.name,), operator=pooling, shape=shape)
@@ -214,7 +228,7 @@ def _adaptive(request: Request) -> Reading:
     if (h, w) == (1, 1):
         return Reading(inputs=(x.name,), operator=Mean(), shape=(c, 1, 1))
     if x.shape[1] % h or x.shape[2] % w:
-        raise Unsupported(f"averages from {x.shape[1:]} to {(h, w)} overlap; there is no native operator")
+        raise UnsupportedError(f"averages from {x.shape[1:]} to {(h, w)} overlap; there is no native operator")
     kernel = (x.shape[1] // h, x.shape[2] // w)
     spec = ConvSpec(c, c, kernel=kernel, size=x.shape[1:], stride=kernel, groups=c)
     return Reading(inputs=(x.name,), operator=Pooling(kind="average", spec=spec), shape=(c, h, w))
@@ -224,7 +238,7 @@ def _mean(request: Request) -> Reading:
     x, dims = request.map("self"), request.arguments["dim"] or []
     rank = len(request.shape) if request.arguments["keepdim"] else len(request.shape) + len(dims)
     if sorted(d % rank for d in dims) != list(range(2, rank)) or rank == 2:
-        raise Unsupported("a mean over anything but all pixels has no native operator")
+        raise UnsupportedError("a mean over anything but all pixels has no native operator")
     return Reading(inputs=(x.name,), operator=Mean(), shape=(x.shape[0], 1, 1))
 
 
@@ -232,19 +246,19 @@ def _combine(operation: str) -> Callable[[Request], Reading]:
     def reader(request: Request) -> Reading:
         a, b = request.arguments["self"], request.arguments["other"]
         if request.arguments.get("alpha", 1) != 1:
-            raise Unsupported("a sum with a factor has no native operator")
+            raise UnsupportedError("a sum with a factor has no native operator")
         if not (isinstance(a, Map) and isinstance(b, Map)):
             return _with_constant(operation, request)
         x, y = request.map("self"), request.map("other")
         shape = map_shape(request.shape)
         for one in (x, y):
             if one.shape not in (shape, (shape[0], 1, 1)):
-                raise Unsupported(f"maps of {x.shape} and {y.shape} have no native operator")
+                raise UnsupportedError(f"maps of {x.shape} and {y.shape} have no native operator")
         if x.shape != shape and operation == "subtract":
-            raise Unsupported("a vector less a map has no native operator")
+            raise UnsupportedError("a vector less a map has no native operator")
         inputs = (x.name, y.name) if x.shape == shape else (y.name, x.name)
         if shape not in (x.shape, y.shape):
-            raise Unsupported(f"maps of {x.shape} and {y.shape} have no native operator")
+            raise UnsupportedError(f"maps of {x.shape} and {y.shape} have no native operator")
         return Reading(inputs=inputs, operator=Combine(operation=operation), shape=shape)
 
     return reader
@@ -259,7 +273,7 @@ def _with_constant(operation: str, request: Request) -> Reading:
     one, zero = np.ones(x.shape[0], np.float32), np.zeros(x.shape[0], np.float32)
     if is_swapped and operation in ("subtract", "divide"):
         if operation == "divide":
-            raise Unsupported("a division by a map has no native operator")
+            raise UnsupportedError("a division by a map has no native operator")
         affine = Affine(scale=-one, shift=values)
     else:
         affine = {
@@ -269,7 +283,7 @@ def _with_constant(operation: str, request: Request) -> Reading:
             "divide": lambda: Affine(scale=(1 / values.astype(np.float64)).astype(np.float32), shift=zero),
         }[operation]()
     if map_shape(request.shape) != x.shape:
-        raise Unsupported("it spreads a map over a larger constant")
+        raise UnsupportedError("it spreads a map over a larger constant")
     return Reading(inputs=(x.name,), operator=affine, shape=x.shape)
 
 
@@ -277,16 +291,16 @@ def _per_channel(value: Any, channels: int, rank: int) -> Floats:
     if isinstance(value, int | float):
         return np.full(channels, value, np.float32)
     if not isinstance(value, Tensor):
-        raise Unsupported("its operands have no native operator")
+        raise UnsupportedError("its operands have no native operator")
     shape = (1,) * (rank - value.ndim) + tuple(value.shape)
     if value.ndim > rank or any(n != 1 for i, n in enumerate(shape) if i != 1) or shape[1] not in (1, channels):
-        raise Unsupported(f"a constant of {tuple(value.shape)} has no native operator")
+        raise UnsupportedError(f"a constant of {tuple(value.shape)} has no native operator")
     return np.broadcast_to(value.detach().cpu().float().numpy().reshape(-1), (channels,)).astype(np.float32)
 
 
 def _divide(request: Request) -> Reading:
     if isinstance(request.arguments["other"], Map):
-        raise Unsupported("a division by a map has no native operator")
+        raise UnsupportedError("a division by a map has no native operator")
     return _with_constant("divide", request)
 
 
@@ -299,9 +313,9 @@ def _cat(request: Request) -> Reading:
     values, shape = request.arguments["tensors"], map_shape(request.shape)
     maps = [Request(arguments={"x": v}, shape=request.shape, lanes=request.lanes).map("x") for v in values]
     if request.arguments["dim"] % len(request.shape) != 1:
-        raise Unsupported("joining along anything but the channels has no native operator")
+        raise UnsupportedError("joining along anything but the channels has no native operator")
     if any(m.shape[0] % request.lanes for m in maps[:-1]):
-        raise Unsupported(f"channels that are not a multiple of {request.lanes} are joined")
+        raise UnsupportedError(f"channels that are not a multiple of {request.lanes} are joined")
     return Reading(inputs=tuple(m.name for m in maps), operator=Join(), shape=shape)
 
 
@@ -309,24 +323,26 @@ def _slice(request: Request) -> Reading:
     a, x = request.arguments, request.map("self")
     first = a["start"] or 0
     if a["dim"] % len(request.shape) != 1 or a["step"] != 1 or first < 0:
-        raise Unsupported("a slice along anything but the channels has no native operator")
+        raise UnsupportedError("a slice along anything but the channels has no native operator")
     return _part(request, x, first)
 
 
 def _part(request: Request, x: Map, first: int) -> Reading:
     if first % request.lanes:
-        raise Unsupported(f"a part begins at channel {first}, not at a multiple of {request.lanes}")
+        raise UnsupportedError(f"a part begins at channel {first}, not at a multiple of {request.lanes}")
     return Reading(inputs=(x.name,), operator=Part(first=first), shape=map_shape(request.shape))
 
 
 def _pad(request: Request) -> Reading:
     a, x = request.arguments, request.map("self")
     if a.get("mode", "constant") != "constant" or (a.get("value") or 0.0) != 0.0 or min(a["pad"]) < 0:
-        raise Unsupported("padding with anything but zeros has no native operator")
+        raise UnsupportedError("padding with anything but zeros has no native operator")
     pad = [*a["pad"], 0, 0, 0, 0]
     if len(a["pad"]) > 4 or (len(request.shape) == 3 and len(a["pad"]) > 2):
-        raise Unsupported("padding of channels has no native operator")
-    return Reading(inputs=(x.name,), operator=Pad(padding=((pad[2], pad[3]), (pad[0], pad[1]))), shape=map_shape(request.shape))
+        raise UnsupportedError("padding of channels has no native operator")
+    return Reading(
+        inputs=(x.name,), operator=Pad(padding=((pad[2], pad[3]), (pad[0], pad[1]))), shape=map_shape(request.shape)
+    )
 
 
 def _per_axis(value: Any, dims: int) -> list[int]:

@@ -157,7 +157,14 @@ class _Scheduler:
             case Convolve():
                 self._convolve(node, node.operator)
             case Pooling() as p:
-                pool = Pool(kind=p.kind, spec=p.spec, source=source, target=target, counts_padding=p.counts_padding, activation=act)
+                pool = Pool(
+                    kind=p.kind,
+                    spec=p.spec,
+                    source=source,
+                    target=target,
+                    counts_padding=p.counts_padding,
+                    activation=act,
+                )
                 self._add(node.name, pool, both, {1: pool.shares()})
             case Mean():
                 self._add(node.name, GlobalAverage(source=source, target=target, activation=act), both)
@@ -167,7 +174,9 @@ class _Scheduler:
                 other = self.layouts[node.inputs[1]]
                 if other.pixels == 1 and target.pixels > 1:
                     other = spread(other, target)
-                kernel = Elementwise(operation=combine.operation, source=source, target=target, other=other, activation=act)
+                kernel = Elementwise(
+                    operation=combine.operation, source=source, target=target, other=other, activation=act
+                )
                 self._add(node.name, kernel, {**both, 4: Place(map=node.inputs[1])})
             case Join():
                 self._join(node)
@@ -177,9 +186,7 @@ class _Scheduler:
                 self._add(node.name, Move(source=whole, target=target), {0: start, 3: here})
             case Pad() as pad:
                 (top, _), (left, _) = pad.padding
-                inner = replace(
-                    target, height=source.height, width=source.width, border=NO_BORDER
-                )
+                inner = replace(target, height=source.height, width=source.width, border=NO_BORDER)
                 self.lasting.add(node.name)
                 start = Place(map=node.name, offset=target.offset(top, left))
                 self._add(node.name, Move(source=source, target=inner), {0: there, 3: start})
@@ -260,7 +267,9 @@ def _first_fit(
     size = 0
     for name in names:
         need, offset = _rounded(layouts[name].floats * ITEM), 0
-        alive = [(s.offset, s.offset + _rounded(s.layout.floats * ITEM)) for n, s in slots.items() if last[n] >= first[name]]
+        alive = [
+            (s.offset, s.offset + _rounded(s.layout.floats * ITEM)) for n, s in slots.items() if last[n] >= first[name]
+        ]
         for begin, end in sorted(alive):
             if offset + need <= begin:
                 break

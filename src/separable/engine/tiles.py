@@ -1,7 +1,7 @@
 """Which tile a layer gets. In: a layer's shapes and layouts. Out: kernels to choose from, best first by a cost model.
 
-The model counts cycles of a core with two multiply-adds and two vector loads a cycle and a latency of four: Zen 3 and 4,
-Intel since Haswell. It need not be right, only put the best among the first few: measuring does the rest.
+The model counts cycles of a core with two multiply-adds and two vector loads a cycle and a latency of four: Zen 3 and
+4, Intel since Haswell. It need not be right, only put the best among the first few: measuring does the rest.
 """
 
 from __future__ import annotations
@@ -19,7 +19,22 @@ LATENCY, TILE_OVERHEAD = 4.0, 14.0
 BLOCK_BYTES = 128 * 1024  # of input that stays in the second-level cache while all channels are computed from it
 SHAPES = {
     16: ((4, 2), (5, 2), (6, 2), (4, 3), (3, 3), (2, 4), (2, 5), (1, 8), (1, 10), (8, 1), (12, 1), (10, 1)),
-    32: ((14, 1), (14, 2), (7, 3), (7, 4), (6, 4), (5, 5), (8, 2), (8, 3), (4, 4), (4, 6), (2, 8), (1, 8), (1, 12), (12, 2)),
+    32: (
+        (14, 1),
+        (14, 2),
+        (7, 3),
+        (7, 4),
+        (6, 4),
+        (5, 5),
+        (8, 2),
+        (8, 3),
+        (4, 4),
+        (4, 6),
+        (2, 8),
+        (1, 8),
+        (1, 12),
+        (12, 2),
+    ),
 }
 
 
@@ -33,7 +48,7 @@ def convolutions(
     """The kernels for a dense, grouped, pointwise or linear layer; ``maps`` are source, target and residual."""
     source, target, residual = maps
     found: list[tuple[float, Convolution]] = []
-    for tile in _tiles(spec, target, isa, threads):
+    for tile in _tiles(spec, isa, threads):
         for is_rowwise in (True, False):
             kernel = Convolution(
                 spec=spec,
@@ -74,9 +89,15 @@ def depthwise(
 ) -> list[Depthwise]:
     """The kernels for a depthwise layer, in the order in which they were best on most layers."""
     source, target, residual = maps
-    shapes = ((2, 4), (1, 7), (2, 3), (2, 5), (3, 3)) if max(spec.stride) == 1 else ((2, 2), (1, 7), (2, 3), (1, 4), (2, 4))
+    shapes = (
+        ((2, 4), (1, 7), (2, 3), (2, 5), (3, 3)) if max(spec.stride) == 1 else ((2, 2), (1, 7), (2, 3), (1, 4), (2, 4))
+    )
     if isa.registers == 32:
-        shapes = ((2, 4), (2, 7), (1, 7), (3, 4), (2, 5)) if max(spec.stride) == 1 else ((2, 2), (2, 4), (1, 7), (2, 3), (2, 7))
+        shapes = (
+            ((2, 4), (2, 7), (1, 7), (3, 4), (2, 5))
+            if max(spec.stride) == 1
+            else ((2, 2), (2, 4), (1, 7), (2, 3), (2, 7))
+        )
     out_h, out_w = spec.size_out
     panels = source.panels * (spec.c_out // spec.c_in)
     found = []
@@ -99,7 +120,7 @@ def depthwise(
     return found
 
 
-def _tiles(spec: ConvSpec, target: Layout, isa: Isa, threads: int) -> Iterator[Tile]:
+def _tiles(spec: ConvSpec, isa: Isa, threads: int) -> Iterator[Tile]:
     panels_out = -(-spec.c_out // spec.groups // isa.lanes)
     depth = spec.c_in // spec.groups * spec.kernel[0] * spec.kernel[1]
     for pixels, vectors in dict.fromkeys((p, min(v, panels_out)) for p, v in SHAPES[isa.registers]):

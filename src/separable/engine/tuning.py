@@ -107,4 +107,3 @@ def _keep(path: Path, entry: dict[str, object]) -> None:
         with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False, encoding="utf-8") as file:
             json.dump(entry, file)
         os.replace(file.name, path)
-

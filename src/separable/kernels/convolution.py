@@ -1,4 +1,4 @@
-"""Dense, grouped, pointwise and linear layers as one implicit GEMM. In: shapes, layouts, a tile. Out: IR, packed weights.
+"""Dense, grouped, pointwise and linear layers as an implicit GEMM. In: shapes, layouts, tile. Out: IR, packed weights.
 
 For a tile of ``pixels`` × ``vectors`` accumulators the kernel walks over the taps and channels of the receptive field:
 each input element is broadcast and multiplied with vectors of weights that lie in the order of the walk. Neither
@@ -68,7 +68,9 @@ class Convolution:
     def is_flat(self) -> bool:
         """Whether the whole map is one row: neither border nor stride breaks it."""
         maps = (self.source, self.target, self.residual or self.target)
-        return all(m.is_flat for m in maps) and set(self.spec.stride) == {1} and self.source.pixels == self.target.pixels
+        return (
+            all(m.is_flat for m in maps) and set(self.spec.stride) == {1} and self.source.pixels == self.target.pixels
+        )
 
     def walk(self) -> list[Walk]:
         """The receptive field in the order in which it is read: loops of ``outer`` over unrolled ``inner`` steps."""
@@ -154,7 +156,7 @@ MAX_UNROLL = 32
 
 
 def write(module: Module, name: str, kernel: Convolution, isa: Isa) -> None:
-    """The function ``name(arguments, thread, threads, image)``; ``arguments`` point to eight addresses, in the order above."""
+    """The function ``name(arguments, thread, threads, image)``; ``arguments``: eight addresses, in the order above."""
     if kernel.spec.groups > 1 and (
         (kernel.spec.c_in // kernel.spec.groups) % kernel.source.lanes
         or (kernel.spec.c_out // kernel.spec.groups) % isa.lanes
@@ -218,8 +220,10 @@ class _Emitter:
         panel = f.add(f.mul(group, self.panels_out), f.mul(n, self.tile.vectors))
         run = f.mul(panel, self.depth * lanes * ITEM)
         weights = f.at(self.pointers[WEIGHTS], run)
-        bias = [f.load(vector(lanes), self.pointers[BIAS], f.add(f.mul(panel, lanes * ITEM), v * lanes * ITEM))
-                for v in range(vectors)]
+        bias = [
+            f.load(vector(lanes), self.pointers[BIAS], f.add(f.mul(panel, lanes * ITEM), v * lanes * ITEM))
+            for v in range(vectors)
+        ]
         source = f.at(self.pointers[SOURCE], f.mul(group, self.panels_in * self.kernel.source.panel * ITEM))
 
         def one(t: Value, _: list[Value]) -> list[Value]:

@@ -81,17 +81,21 @@ class _Emitter:
         row_tiles = -(-self.out_h // self.rows)
         count = panels if self.kernel.split == "channels" else row_tiles
         first, last = (f.div(f.mul(f.add(thread, i), count), threads) for i in (0, 1))
-        over_panels, over_rows = ((first, last), (0, row_tiles))
-        if self.kernel.split == "rows":
-            over_panels, over_rows = (0, panels), (first, last)
+        share: tuple[Index, Index] = (first, last)
+        by_rows = self.kernel.split == "rows"
+        over_panels, over_rows = ((0, panels), share) if by_rows else (share, (0, row_tiles))
 
         def panel(p: Value, _: list[Value]) -> list[Value]:
             k_h, k_w = self.kernel.spec.kernel
             lanes = self.isa.lanes
-            at = f.at(self.pointers[SOURCE], f.mul(f.rem(p, self.kernel.source.panels), ITEM * self.kernel.source.panel))
+            at = f.at(
+                self.pointers[SOURCE], f.mul(f.rem(p, self.kernel.source.panels), ITEM * self.kernel.source.panel)
+            )
             pads = self.kernel.spec.padding
             source = f.at(at, self.kernel.source.offset(-pads[0][0], -pads[1][0]))
-            target = f.at(self.pointers[TARGET], f.add(f.mul(p, ITEM * self.kernel.target.panel), self.kernel.target.offset()))
+            target = f.at(
+                self.pointers[TARGET], f.add(f.mul(p, ITEM * self.kernel.target.panel), self.kernel.target.offset())
+            )
             weights = f.at(self.pointers[WEIGHTS], f.mul(p, ITEM * k_h * k_w * lanes))
             bias = f.load(vector(lanes), self.pointers[BIAS], f.mul(p, ITEM * lanes))
 

@@ -42,7 +42,7 @@ def spread(layout: Layout, over: Layout) -> Layout:
 
 
 def write(module: Module, name: str, kernel: Elementwise, isa: Isa) -> None:
-    """The function ``name(arguments, thread, threads, image)``; ``other`` stands where a convolution's residual does."""
+    """The function ``name(arguments, thread, threads, image)``; ``other`` stands where a residual does."""
     module.function(name, SIGNATURE, lambda f, p: _write(f, p, kernel, isa))
 
 
@@ -53,9 +53,7 @@ def _write(f: Function, parameters: list[Value], kernel: Elementwise, isa: Isa) 
     height, width = kernel.target.height, kernel.target.width
     if all(m.row == m.pixel * m.width for m in maps):
         height, width = 1, height * width
-    starts = [
-        f.at(f.load("ptr", arguments, 8 * place), m.offset()) for place, m in zip(places, maps, strict=False)
-    ]
+    starts = [f.at(f.load("ptr", arguments, 8 * place), m.offset()) for place, m in zip(places, maps, strict=False)]
     chunk = max(1, min(width, CHUNK))
     chunks = -(-width // chunk)
     count = kernel.target.panels * height * chunks

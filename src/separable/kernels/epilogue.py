@@ -118,10 +118,13 @@ def _exp(f: Function, x: Value) -> Value:
     coefficients = (1.9875691500e-4, 1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 0.5)
     p = _horner(f, r, coefficients)
     p = f.fma(f.float("fmul", p, r), r, f.float("fadd", r, constant(1.0, n)))
-    bits = f.convert("fptosi", k, whole)
-    splat = (lambda i: Value(str(i), whole)) if n == 1 else (lambda i: Value(f"splat (i32 {i})", whole))
-    power = f.raw(f"shl {whole} {f.add(bits, splat(127)).name}, {splat(23).name}", whole)  # type: ignore[union-attr]
+    bits = f.add(f.convert("fptosi", k, whole), _whole(127, n))
+    power = f.raw(f"shl {whole} {f.operand(bits, whole).name}, {_whole(23, n).name}", whole)
     return f.float("fmul", p, f.convert("bitcast", power, kind))
+
+
+def _whole(number: int, lanes: int) -> Value:
+    return Value(str(number), "i32") if lanes == 1 else Value(f"splat (i32 {number})", f"<{lanes} x i32>")
 
 
 def _horner(f: Function, x: Value, coefficients: tuple[float, ...]) -> Value:

@@ -147,17 +147,13 @@ class Function:
     def compare(self, how: str, a: Index, b: Index) -> Value:
         """``how`` is one of LLVM's integer predicates."""
         kind = self._type(a, b)
-        return self._emit(
-            f"icmp {how} {kind} {self.operand(a, kind).name}, {self.operand(b, kind).name}", "i1"
-        )
+        return self._emit(f"icmp {how} {kind} {self.operand(a, kind).name}, {self.operand(b, kind).name}", "i1")
 
     def select(self, condition: Value, a: Index, b: Index) -> Value:
         """``a`` where the condition holds, else ``b``."""
         kind = self._type(a, b)
         x, y = self.operand(a, kind), self.operand(b, kind)
-        return self._emit(
-            f"select {condition.type} {condition.name}, {kind} {x.name}, {kind} {y.name}", kind
-        )
+        return self._emit(f"select {condition.type} {condition.name}, {kind} {x.name}, {kind} {y.name}", kind)
 
     def at(self, pointer: Value, offset: Index) -> Value:
         """The address ``offset`` bytes behind ``pointer``."""
@@ -180,9 +176,7 @@ class Function:
     def prefetch(self, pointer: Value, offset: Index = 0) -> None:
         """Asks for a cache line that will be read soon."""
         self.module.declare("llvm.prefetch.p0", "void", ["ptr", "i32", "i32", "i32"])
-        self.lines.append(
-            f"  call void @llvm.prefetch.p0(ptr {self.at(pointer, offset).name}, i32 0, i32 3, i32 1)"
-        )
+        self.lines.append(f"  call void @llvm.prefetch.p0(ptr {self.at(pointer, offset).name}, i32 0, i32 3, i32 1)")
 
     # -- floats -----------------------------------------------------------------------------------------
 

@@ -94,7 +94,14 @@ def _machine(isa: Isa) -> llvm.TargetMachine:
             llvm.initialize_all_asmprinters()
             _is_started = True
     chosen = llvm.Target.from_triple(isa.triple)
-    return chosen.create_target_machine(cpu=isa.cpu, features=isa.features, opt=OPTIMISATION, reloc="pic", codemodel="jitdefault" if isa.triple == llvm.get_process_triple() else "default", jit=True)
+    return chosen.create_target_machine(
+        cpu=isa.cpu,
+        features=isa.features,
+        opt=OPTIMISATION,
+        reloc="pic",
+        codemodel="jitdefault" if isa.triple == llvm.get_process_triple() else "default",
+        jit=True,
+    )
 
 
 def _read(path: Path) -> bytes | None:

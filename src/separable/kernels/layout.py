@@ -1,4 +1,4 @@
-"""Where the elements of a map lie. In: channels, size, border. Out: strides, from which every kernel takes its addresses.
+"""Where the elements of a map lie. In: channels, size, border. Out: strides, from which kernels take addresses.
 
 A map is stored in panels of ``lanes`` channels: [c/lanes][h][w][lanes]. The same value describes a planar image
 (one lane a panel) and a channels-last one (one panel for all channels), so that kernels read a user's tensor as it is.
@@ -87,9 +87,7 @@ def planar(channels: int, size: tuple[int, int], border: Border = NO_BORDER) -> 
 def channels_last(channels: int, size: tuple[int, int]) -> Layout:
     """(h, w, c), as PyTorch stores a channels-last tensor."""
     row = size[1] * channels
-    return Layout(
-        channels=channels, height=size[0], width=size[1], lanes=1, pixel=channels, row=row, panel=1
-    )
+    return Layout(channels=channels, height=size[0], width=size[1], lanes=1, pixel=channels, row=row, panel=1)
 
 
 LINE = 64 // ITEM

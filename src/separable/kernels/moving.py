@@ -84,9 +84,7 @@ class _Emitter:
         """Parts of a row that different threads may take; only a map that is one row needs more than one."""
         return -(-self.source.width // CHUNK)
 
-    def _share(
-        self, count: int, chunks: int, thread: Value, threads: Value, channels: int, *, offset: int = 0
-    ) -> None:
+    def _share(self, count: int, chunks: int, thread: Value, threads: Value, channels: int, *, offset: int = 0) -> None:
         f = self.f
         if not count:
             return

@@ -238,7 +238,9 @@ def _work(f: Function, parameters: list[Value]) -> None:
 
     def phase(p: Value, _: list[Value]) -> list[Value]:
         at = f.at(phases, f.mul(p, 8 * PHASE_WORDS))
-        mode, steps, address, first, images = (f.load(t, at, 8 * i) for i, t in enumerate(("i64", "i64", "ptr", "i64", "i64")))
+        mode, steps, address, first, images = (
+            f.load(t, at, 8 * i) for i, t in enumerate(("i64", "i64", "ptr", "i64", "i64"))
+        )
         is_apart = f.compare("eq", mode, APART)
         last = f.add(first, images)
 

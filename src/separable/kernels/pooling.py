@@ -41,7 +41,8 @@ class Pool:
             low, high = (-before, spec.size[axis] + after) if self.counts_padding else (0, spec.size[axis])
             taps = start[:, None] + np.arange(spec.kernel[axis]) * spec.dilation[axis]
             along.append(((taps >= low) & (taps < high)).sum(1))
-        return (1.0 / np.outer(*along)).astype(np.float32).ravel()
+        shares: Floats = (1.0 / np.outer(*along)).astype(np.float32).ravel()
+        return shares
 
 
 @dataclass(frozen=True, kw_only=True)
