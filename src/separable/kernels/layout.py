@@ -42,7 +42,9 @@ class Layout:
     @property
     def floats(self) -> int:
         """Floats from the first of the border to behind the last: what a buffer must hold."""
-        return self.panel * self.panels
+        (top, bottom), (left, right) = self.border
+        rows, columns = self.height + top + bottom - 1, self.width + left + right - 1
+        return (self.panels - 1) * self.panel + rows * self.row + columns * self.pixel + self.lanes
 
     @property
     def is_flat(self) -> bool:
