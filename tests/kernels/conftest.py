@@ -1,4 +1,4 @@
-"""Shared by the tests of kernels. Out: one instruction set a level that this machine runs; a cache folder of their own."""
+"""Shared by the tests of kernels. Out: every level that this machine runs, and a cache folder of their own."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -174,7 +174,7 @@ def test_a_multiplier_writes_one_plane_a_filter(multiplier: int, isa: Isa) -> No
 
 def test_a_depthwise_layer_adds_a_residual(isa: Isa) -> None:
     spec = ConvSpec(9, 9, 3, (5, 6), padding=1, groups=9)
-    beside = layout(9, (5, 6), isa)
+    beside = layout(9, (5, 6), isa, BORDER)
     kernel = Depthwise(
         spec=spec,
         source=layout(9, (5, 6), isa, spec.padding),

@@ -116,13 +116,12 @@ class _Emitter:
         f, kernel = self.f, self.kernel
         (s_h, s_w) = kernel.spec.stride
         reads = f.at(source, f.mul(y, ITEM * s_h * kernel.source.row))
-        out = f.mul(y, ITEM * kernel.target.row)
         full, rest = divmod(self.out_w, self.columns)
 
         def tile(x: Index, columns: int) -> None:
             corner = f.at(reads, f.mul(x, ITEM * s_w * kernel.source.pixel))
             sums = (self._unrolled if self.is_unrolled else self._looped)(corner, columns, weights, bias)
-            self._finish(sums, columns, f.add(out, f.mul(x, ITEM * kernel.target.pixel)), p, target)
+            self._finish(sums, columns, (y, x), p, target)
 
         def one(i: Value, _: list[Value]) -> list[Value]:
             tile(f.mul(i, self.columns), self.columns)
@@ -176,14 +175,19 @@ class _Emitter:
 
         return f.loop(0, k_h, kernel_row, carried=[bias] * columns)
 
-    def _finish(self, sums: list[Value], columns: int, out: Index, p: Value, target: Value) -> None:
+    def _finish(self, sums: list[Value], columns: int, corner: tuple[Index, Index], p: Value, target: Value) -> None:
         f, kernel = self.f, self.kernel
-        if kernel.residual is not None:
-            side = kernel.residual
-            beside = f.at(self.pointers[RESIDUAL], f.add(f.mul(p, ITEM * side.panel), side.offset()))
-        for i, x in enumerate(sums):
+
+        def offset(layout: Layout, i: int) -> Index:
             r, c = divmod(i, columns)
-            offset = f.add(out, ITEM * (r * kernel.target.row + c * kernel.target.pixel))
-            if kernel.residual is not None:
-                x = f.float("fadd", x, f.load(x.type, beside, offset))
-            f.store(activate(f, kernel.activation, x), target, offset)
+            return f.add(
+                f.add(f.mul(corner[0], ITEM * layout.row), f.mul(corner[1], ITEM * layout.pixel)),
+                ITEM * (r * layout.row + c * layout.pixel),
+            )
+
+        side = kernel.residual
+        for i, x in enumerate(sums):
+            if side is not None:
+                beside = f.at(self.pointers[RESIDUAL], f.add(f.mul(p, ITEM * side.panel), side.offset()))
+                x = f.float("fadd", x, f.load(x.type, beside, offset(side, i)))
+            f.store(activate(f, kernel.activation, x), target, offset(kernel.target, i))
