@@ -6,6 +6,7 @@ Slow on purpose: loops over taps and windows, no cleverness. The tests hold ever
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,7 +52,7 @@ def activate(x: Doubles, activation: Activation) -> Doubles:
     hard = np.clip(x / 6 + 0.5, 0, 1)
     erf = np.vectorize(math.erf, otypes=[np.float64])
     by_tanh = np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))
-    return {
+    results: dict[str, Callable[[], Doubles]] = {
         "none": lambda: x,
         "relu": lambda: np.maximum(x, 0),
         "clamp": lambda: np.clip(x, activation.low, activation.high),
@@ -60,10 +61,11 @@ def activate(x: Doubles, activation: Activation) -> Doubles:
         "hard_swish": lambda: x * hard,
         "sigmoid": lambda: sigmoid,
         "silu": lambda: x * sigmoid,
-        "tanh": lambda: np.tanh(x),
+        "tanh": lambda: np.asarray(np.tanh(x)),
         "gelu": lambda: x * 0.5 * (1 + erf(x / math.sqrt(2))),
         "gelu_tanh": lambda: 0.5 * x * (1 + by_tanh),
-    }[activation.kind]()
+    }
+    return results[activation.kind]()
 
 
 def _shifted(padded: Doubles, ky: int, kx: int, spec: ConvSpec) -> Doubles:
