@@ -18,14 +18,6 @@ from separable.errors import ModelError, SeparableError, SeparableWarning
 CLOSE = 1e-5  # relative; sums of some hundred float32 products in another order
 
 
-@pytest.fixture(scope="module", autouse=True)
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Machine code is kept apart from the user's, and between the tests of a run."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SEPARABLE_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield
-
-
 def agree(a: object, b: object) -> None:
     """Trees of tensors that are the same numbers, to rounding."""
     got, expected = pytree.tree_leaves(a), pytree.tree_leaves(b)

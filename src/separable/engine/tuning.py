@@ -10,8 +10,6 @@ import contextlib
 import ctypes
 import hashlib
 import json
-import os
-import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,6 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from separable import __version__
+from separable.errors import FileError
+from separable.files import written_whole
 from separable.kernels import convolution
 from separable.kernels.catalogue import Kernel, name_of, source_of
 from separable.kernels.convolution import Convolution
@@ -102,8 +102,7 @@ class Tuner:
 
 def _keep(path: Path, entry: dict[str, object]) -> None:
     """A cache that cannot be written was warned of where the machine code was not kept."""
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, FileError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False, encoding="utf-8") as file:
-            json.dump(entry, file)
-        os.replace(file.name, path)
+        with written_whole(path) as whole:
+            whole.write_text(json.dumps(entry), encoding="utf-8")

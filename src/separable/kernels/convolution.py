@@ -153,6 +153,7 @@ class Walk:
 
 
 MAX_UNROLL = 32
+LINE_BYTES, MAX_AHEAD = 64, 4
 
 
 def write(module: Module, name: str, kernel: Convolution, isa: Isa) -> None:
@@ -226,11 +227,21 @@ class _Emitter:
         ]
         source = f.at(self.pointers[SOURCE], f.mul(group, self.panels_in * self.kernel.source.panel * ITEM))
 
+        size = self.depth * vectors * lanes * ITEM
+        tiles = min(self.tile.block, self.rows * self.tiles_a_row)
+        self.ahead = 0 if tiles * LINE_BYTES >= 64 * size else -(-size // (LINE_BYTES * tiles * self._turns()))
+
         def one(t: Value, _: list[Value]) -> list[Value]:
+            done = f.mul(f.sub(t, first), self._turns() * self.ahead * LINE_BYTES)
+            self.next = f.at(weights, f.add(done, size))
             self._one(t, panel, source, weights, bias)
             return []
 
         f.loop(first, last, one)
+
+    def _turns(self) -> int:
+        """Turns of the walks of one tile."""
+        return sum(len(walk.outer) for walk in self.walks)
 
     def _one(self, t: Value, panel: Index, source: Value, weights: Value, bias: list[Value]) -> None:
         f, kernel, R = self.f, self.kernel, self.tile.pixels
@@ -282,6 +293,8 @@ class _Emitter:
         def turn(i: Value, sums: list[Value]) -> list[Value]:
             move = f.mul(i, table) if isinstance(table, int) else f.load("i64", table, f.mul(i, 8))
             run = f.at(weights, f.mul(i, len(walk.inner) * stride))
+            for line in range(min(self.ahead, MAX_AHEAD)):
+                f.prefetch(self.next, f.add(f.mul(i, self.ahead * LINE_BYTES), line * LINE_BYTES))
             for k, (_, _, offset) in enumerate(walk.inner):
                 b = [f.load(vector(lanes), run, k * stride + v * lanes * ITEM) for v in range(vectors)]
                 for r, read in enumerate(reads):

@@ -10,7 +10,6 @@ import contextlib
 import hashlib
 import os
 import sys
-import tempfile
 import threading
 import warnings
 from collections.abc import Iterable
@@ -20,7 +19,8 @@ import llvmlite
 import llvmlite.binding as llvm
 
 from separable import __version__
-from separable.errors import SeparableError, SeparableWarning
+from separable.errors import FileError, SeparableError, SeparableWarning
+from separable.files import written_whole
 from separable.kernels.isa import Isa
 
 MAGIC = b"separable object\n"
@@ -116,10 +116,9 @@ def _read(path: Path) -> bytes | None:
 def _write(path: Path, code: bytes) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
-            file.write(MAGIC + hashlib.sha256(code).digest() + code)
-        os.replace(file.name, path)
-    except OSError as error:
+        with written_whole(path) as whole:
+            whole.write_bytes(MAGIC + hashlib.sha256(code).digest() + code)
+    except (OSError, FileError) as error:
         warnings.warn(
             f"Machine code is not kept: {error}. Every process compiles again; set SEPARABLE_CACHE to a folder "
             "that can be written.",
