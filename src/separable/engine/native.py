@@ -50,7 +50,7 @@ class NativeNetwork:
     @property
     def bytes(self) -> int:
         """Weights and maps, for all threads."""
-        return self._constants.size + self._maps.size
+        return int(self._constants.size + self._maps.size)
 
     def __call__(self, inputs: list[Tensor]) -> dict[str, Tensor]:
         """The outputs for tensors of the shapes and memory formats that this was compiled for."""
@@ -63,6 +63,10 @@ class NativeNetwork:
                 self._arguments[places] = outputs[name].data_ptr()
             run(self._phases.ctypes.data, len(self._phases))
         return outputs
+
+    def step_address(self, step: int) -> int:
+        """Where one step stands in the program of the threads together."""
+        return int(self._steps[0, step].ctypes.data)
 
     def _compile(self) -> None:
         kernels = {name_of(step.kernel): step.kernel for step in self.schedule.steps}

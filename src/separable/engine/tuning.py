@@ -10,14 +10,14 @@ import contextlib
 import ctypes
 import hashlib
 import json
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from separable import __version__
+from separable.cost.clock import compare
 from separable.errors import FileError
 from separable.files import written_whole
 from separable.kernels import convolution
@@ -27,7 +27,7 @@ from separable.kernels.depthwise import Depthwise
 from separable.kernels.isa import Isa
 from separable.kernels.jit import Library, cache_folder, object_code
 
-ROUNDS, ROUND_S, CANDIDATES = 5, 4e-4, 5
+CANDIDATES = 5
 SLACK = 64  # floats, to align the scratch memory
 
 
@@ -60,16 +60,14 @@ class Tuner:
         signature = ctypes.CFUNCTYPE(None, ctypes.c_void_p, *[ctypes.c_int64] * 3)
         entries = [signature(library.address(name_of(kernel))) for kernel in kernels]
         arguments = [self._arguments(kernel) for kernel in kernels]
-        turns, best = [1] * len(kernels), [float("inf")] * len(kernels)
-        for attempt in range(ROUNDS + 1):
-            for i, entry in enumerate(entries):
-                begin = time.thread_time()
-                for _ in range(turns[i]):
-                    entry(arguments[i][0].ctypes.data, self.threads - 1, self.threads, 0)
-                spent = (time.thread_time() - begin) / turns[i]
-                turns[i] = max(1, int(ROUND_S / spent))
-                best[i] = min(best[i], spent) if attempt else best[i]
-        return best
+        last = self.threads - 1  # shares are rounded down, so none is larger than the last
+
+        def share(i: int) -> Callable[[], None]:
+            address = arguments[i][0].ctypes.data
+            return lambda: entries[i](address, last, self.threads, 0)
+
+        timings = compare({str(i): share(i) for i in range(len(kernels))}, min_s=0.0, max_s=0.0).timings
+        return [timings[str(i)].min_s for i in range(len(kernels))]
 
     def _arguments(self, kernel: Kernel) -> tuple[NDArray[np.uint64], list[NDArray[np.int32]]]:
         """Addresses for a kernel's call, and the tables among them, which live as long as they are held."""
