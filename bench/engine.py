@@ -39,44 +39,52 @@ ROUND_S = 0.15
 
 @dataclass
 class Runtime:
-    """A process that runs one network."""
+    """A process that runs networks, one after the other."""
 
     name: str
     process: subprocess.Popen[str]
-    error: float
-    first_s: float
     samples: list[float] = field(default_factory=list)
+    error: float = float("nan")
+    first_s: float = float("nan")
     peak_bytes: int = 0
 
-    def sample(self, count: int) -> None:
-        seconds, peak = self._ask(count)
-        self.samples.append(seconds)
-        self.peak_bytes = int(peak)
+    def load(self, which: int) -> bool:
+        """Prepares a network; False when the runtime cannot run it."""
+        answer = self._ask(f"load {which}")
+        if answer is not None:
+            self.error, self.first_s = answer
+        return answer is not None
 
-    def _ask(self, count: int) -> tuple[float, float]:
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        print(count, file=self.process.stdin, flush=True)
-        seconds, peak = self.process.stdout.readline().split()
-        return float(seconds), float(peak)
+    def sample(self, which: int, count: int) -> float:
+        """Mean seconds of ``count`` forwards, kept among the samples."""
+        answer = self._ask(f"run {which} {count}")
+        if answer is None:
+            raise SystemExit(f"{self.name} ended with exit code {self.process.wait()}")
+        self.samples.append(answer[0])
+        self.peak_bytes = int(answer[1])
+        return answer[0]
+
+    def _ask(self, line: str) -> tuple[float, float] | None:
+        stdin, stdout = self.process.stdin, self.process.stdout
+        if stdin is None or stdout is None:
+            raise SystemExit("a runtime was started without pipes")
+        print(line, file=stdin, flush=True)
+        for answer in stdout:
+            if answer.startswith("answer"):
+                _, a, b = answer.split()
+                return float(a), float(b)
+        print(f"  {self.name} does not run: exit code {self.process.wait()}", file=sys.stderr)
+        return None
 
 
-def start(name: str, path: Path, threads: int, peers: str) -> Runtime | None:
-    """The runtime, ready; None, with what it said, where it does not run."""
+def start(name: str, paths: list[Path], threads: int, peers: str) -> Runtime:
+    """A process for the networks, bound to as many cores as it may use threads."""
     python = sys.executable if name in OURS else peers
     cores = ",".join(map(str, sorted(os.sched_getaffinity(0))[:threads]))
-    command = ["taskset", "-c", cores, python, str(RUNTIMES), name, str(path), str(threads)]
+    command = ["taskset", "-c", cores, python, str(RUNTIMES), name, str(threads), *map(str, paths)]
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
-    process = subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment
-    )
-    assert process.stdout is not None
-    for line in process.stdout:
-        if line.startswith("ready"):
-            _, error, first = line.split()
-            return Runtime(name=name, process=process, error=float(error), first_s=float(first))
-    print(f"  {name} does not run: exit code {process.wait()}", file=sys.stderr)
-    return None
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+    return Runtime(name=name, process=subprocess.Popen(command, text=True, env=environment, **pipes))
 
 
 def export(model: torch.nn.Module, shape: tuple[int, ...], path: Path) -> None:
@@ -91,15 +99,13 @@ def export(model: torch.nn.Module, shape: tuple[int, ...], path: Path) -> None:
 
 def race(path: Path, names: list[str], threads: int, peers: str, rounds: int) -> dict[str, dict[str, object]]:
     """Samples of each runtime, taken in turns."""
-    runtimes = [r for r in (start(name, path, threads, peers) for name in names) if r is not None]
-    for runtime in runtimes:
-        runtime.sample(3)
-    counts = {r.name: max(1, int(ROUND_S / r.samples[-1])) for r in runtimes}
+    runtimes = [r for r in (start(name, [path], threads, peers) for name in names) if r.load(0)]
+    counts = {r.name: max(1, int(ROUND_S / min(r.sample(0, 1) for _ in range(3)))) for r in runtimes}
     for runtime in runtimes:
         runtime.samples.clear()
     for _ in range(rounds):
         for runtime in runtimes:
-            runtime.sample(counts[runtime.name])
+            runtime.sample(0, counts[runtime.name])
     for runtime in runtimes:
         runtime.process.terminate()
     return {

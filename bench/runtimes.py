@@ -1,7 +1,8 @@
-"""One network in one runtime, in a process of its own. In: runtime, exported network, threads. Out: seconds a forward.
+"""Networks in one runtime, in a process of its own. In: runtime, threads, exported networks. Out: seconds a forward.
 
-Protocol: it prints ``ready`` with the largest difference from PyTorch's output, then answers every line on standard
-input, a number of forwards, with the seconds that they took. Started by ``engine.py`` and ``realised.py``.
+Protocol, a line each way: ``load 0`` prepares the first network and is answered with the relative difference from
+PyTorch's output and the seconds until the first one; ``run 0 20`` is answered with the mean seconds of 20 forwards and
+the most bytes that the process has held. Started by ``engine.py`` and ``realised.py``.
 """
 
 from __future__ import annotations
@@ -23,28 +24,13 @@ def separable_engine(path: Path, x: np.ndarray, threads: int) -> Forward:
 
     import separable.engine
 
-    model = torch.export.load(path).module(check_guards=False)
     torch.set_num_threads(threads)
-    program = separable.engine.compile(_Frozen(model), torch.from_numpy(x), threads=threads)
+    model = torch.export.load(path).module(check_guards=False)
+    for module in model.modules():
+        module.training = False  # an exported module has no eval()
     tensor = torch.from_numpy(x)
+    program = separable.engine.compile(model, tensor, threads=threads)
     return lambda: program(tensor).numpy()
-
-
-def _Frozen(model: object) -> object:  # noqa: N802 - it stands for a class of torch, which only some runtimes import
-    """An exported module as one that is in inference mode: exported modules have no eval()."""
-    import torch
-
-    class Frozen(torch.nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.inner = model
-            for module in self.modules():
-                module.training = False
-
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return self.inner(x)  # type: ignore[operator, no-any-return]
-
-    return Frozen()
 
 
 def eager(path: Path, x: np.ndarray, threads: int) -> Forward:
@@ -103,29 +89,16 @@ def openvino(path: Path, x: np.ndarray, threads: int) -> Forward:
     return run
 
 
-def executorch(path: Path, x: np.ndarray, threads: int) -> Forward:
-    import torch
-    from executorch.extension.pybindings import portable_lib
-    from executorch.extension.threadpool import threadpool  # type: ignore[import-not-found]
-
-    threadpool._unsafe_reset_threadpool(threads)
-    return _executorch(path, x, portable_lib, torch)
-
-
-def _executorch(path: Path, x: np.ndarray, portable_lib: object, torch: object) -> Forward:
-    module = portable_lib._load_for_executorch(str(_pte(path)))  # type: ignore[attr-defined]
-    tensor = torch.from_numpy(x)  # type: ignore[attr-defined]
-    return lambda: module.forward([tensor])[0].numpy()
-
-
-def executorch_default(path: Path, x: np.ndarray, threads: int) -> Forward:
-    """XNNPACK with as many threads as the process may use: ``engine.py`` binds it to that many cores."""
+def xnnpack(path: Path, x: np.ndarray, threads: int) -> Forward:
+    """ExecuTorch takes as many threads as the process has cores: who starts it binds it to so many."""
     import torch
     from executorch.extension.pybindings import portable_lib
 
     if len(os.sched_getaffinity(0)) != threads:
         raise SystemExit(f"bound to {len(os.sched_getaffinity(0))} cores, not {threads}")
-    return _executorch(path, x, portable_lib, torch)
+    module = portable_lib._load_for_executorch(str(_pte(path)))
+    tensor = torch.from_numpy(x)
+    return lambda: module.forward([tensor])[0].numpy()
 
 
 def _onnx(path: Path, x: np.ndarray) -> Path:
@@ -151,7 +124,7 @@ def _pte(path: Path) -> Path:
 
 RUNTIMES: dict[str, Callable[[Path, np.ndarray, int], Forward]] = {
     "separable": separable_engine,
-    "xnnpack": executorch_default,
+    "xnnpack": xnnpack,
     "onnxruntime": onnxruntime,
     "openvino": openvino,
     "inductor": inductor,
@@ -160,22 +133,26 @@ RUNTIMES: dict[str, Callable[[Path, np.ndarray, int], Forward]] = {
 
 
 def main() -> None:
-    name, path, threads = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
-    arrays = np.load(path.with_suffix(".npz"))
-    x, expected = arrays["x"], arrays["y"]
-    begin = time.perf_counter()
-    forward = RUNTIMES[name](path, x, threads)
-    got = forward()
-    first = time.perf_counter() - begin
-    error = float(np.linalg.norm(got - expected) / np.linalg.norm(expected))
-    print("ready", error, first, flush=True)
+    name, threads, paths = sys.argv[1], int(sys.argv[2]), [Path(p) for p in sys.argv[3:]]
+    forwards: dict[int, Forward] = {}
     for line in sys.stdin:
-        count = int(line)
-        begin = time.perf_counter()
-        for _ in range(count):
-            forward()
-        spent = time.perf_counter() - begin
-        print(spent / count, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, flush=True)
+        verb, *numbers = line.split()
+        which = int(numbers[0])
+        if verb == "load":
+            arrays = np.load(paths[which].with_suffix(".npz"))
+            begin = time.perf_counter()
+            forwards[which] = RUNTIMES[name](paths[which], arrays["x"], threads)
+            got = forwards[which]()
+            first = time.perf_counter() - begin
+            error = float(np.linalg.norm(got - arrays["y"]) / np.linalg.norm(arrays["y"]))
+            print("answer", error, first, flush=True)
+        else:
+            forward, count = forwards[which], int(numbers[1])
+            begin = time.perf_counter()
+            for _ in range(count):
+                forward()
+            spent = time.perf_counter() - begin
+            print("answer", spent / count, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, flush=True)
 
 
 if __name__ == "__main__":

@@ -61,7 +61,8 @@ class NativeNetwork:
                 self._arguments[places] = pointers[name]
             for name, places in self._writes.items():
                 self._arguments[places] = outputs[name].data_ptr()
-            run(self._phases.ctypes.data, len(self._phases))
+            if len(self._phases):  # an empty batch has none
+                run(self._phases.ctypes.data, len(self._phases))
         return outputs
 
     def step_address(self, step: int) -> int:

@@ -96,7 +96,8 @@ def _stop_all() -> None:
         _pools.popitem()[1].stop()
 
 
-os.register_at_fork(after_in_child=_forget)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)
 
 
 @dataclass(frozen=True, kw_only=True)
