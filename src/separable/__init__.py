@@ -1,3 +1,40 @@
 """Convolutional networks made separable, with the saving counted, predicted and measured."""
 
 __version__ = "0.1.0"
+
+from separable import models, nn
+from separable.cost import Cost, ModelCost, count
+from separable.errors import SeparableError, SeparableWarning
+from separable.graph import Sites, trace
+from separable.pipeline import ShrinkOptions, Shrunk, shrink
+from separable.plan import Plan, Prices, choose_plan, price, rewrite
+from separable.spec import Budget, ConvSpec
+from separable.tune import Calibrated, Distilled, DistillOptions, calibrate, distill, read_batches
+
+__all__ = [
+    "Budget",
+    "Calibrated",
+    "ConvSpec",
+    "Cost",
+    "DistillOptions",
+    "Distilled",
+    "ModelCost",
+    "Plan",
+    "Prices",
+    "SeparableError",
+    "SeparableWarning",
+    "ShrinkOptions",
+    "Shrunk",
+    "Sites",
+    "calibrate",
+    "choose_plan",
+    "count",
+    "distill",
+    "models",
+    "nn",
+    "price",
+    "read_batches",
+    "rewrite",
+    "shrink",
+    "trace",
+]

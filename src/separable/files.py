@@ -13,7 +13,7 @@ from separable.errors import FileError
 
 @contextlib.contextmanager
 def written_whole(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """A temporary path beside ``path`` to write to; on leaving it becomes ``path``, on an error or Ctrl-C it is removed.
+    """A temporary path to write to; on leaving it becomes ``path``, on an error or Ctrl-C it is removed.
 
     Raises FileError where ``path`` cannot be written.
     """

@@ -1,6 +1,6 @@
 """What convolutions and models cost: counted from shapes, predicted for a machine, measured by a clock, and kept."""
 
-from separable.cost.clock import Comparison, Timing, compare, measure, this_software
+from separable.cost.clock import Comparison, Timing, compare, measure, this_software, today
 from separable.cost.count import Example, count
 from separable.cost.ledger import Ledger
 from separable.cost.machine import Machine, cache_folder, this_machine
@@ -28,4 +28,5 @@ __all__ = [
     "predict_model",
     "this_machine",
     "this_software",
+    "today",
 ]

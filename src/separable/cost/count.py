@@ -170,7 +170,7 @@ def _follow(
             except Exception as error:
                 if isinstance(error, SeparableError) or _needs_values(error):
                     raise
-                raise _broken(recorder.running, error) from error
+                raise _broken(recorder.broken_by(error), error) from error
         layers = recorder.layers()
     frozen = sum(p.numel() for p in model.parameters() if not p.requires_grad)
     if frozen:

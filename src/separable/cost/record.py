@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -58,6 +59,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._modules = dict(model.named_modules())
         self._paths = {module: path for path, module in self._modules.items()}
         self._stack = [Running("", model, ())]
+        self._broken: tuple[BaseException, Running] | None = None
         self._layers: dict[str, _Layer] = {}
         self._parameters: dict[str, list[nn.Parameter]] = {}
         for path, parameter in model.named_parameters():
@@ -72,16 +74,15 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         with ExitStack() as hooks:
             for module in self._paths:
                 before = module.register_forward_pre_hook(self._enter_module, with_kwargs=True, prepend=True)
-                after = module.register_forward_hook(self._leave_module)
+                after = module.register_forward_hook(self._leave_module, always_call=True)
                 hooks.callback(before.remove)
                 hooks.callback(after.remove)
             with self:
                 yield
 
-    @property
-    def running(self) -> Running:
-        """The innermost module that is running, or was when an error came."""
-        return self._stack[-1]
+    def broken_by(self, error: Exception) -> Running:
+        """The innermost module that ``error`` came out of."""
+        return self._broken[1] if self._broken and self._broken[0] is error else self._stack[0]
 
     @property
     def unknown(self) -> tuple[str, ...]:
@@ -121,10 +122,10 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if path in self._parameters:
             self._layers.setdefault(path, _Layer(path)).calls += 1
 
-    def _leave_module(self, module: nn.Module, _args: Any, _result: Any) -> None:
-        # Modules above it are those whose error the model caught.
-        while self._stack.pop().module is not module:
-            pass
+    def _leave_module(self, _module: nn.Module, _args: Any, _result: Any) -> None:
+        left, error = self._stack.pop(), sys.exc_info()[1]
+        if error and not (self._broken and self._broken[0] is error):
+            self._broken = error, left
 
     def _add(self, work: Work | None, inputs: list[Tensor], outputs: list[Tensor]) -> None:
         activations = [tensor for tensor in inputs if not self._is_state(tensor)]
@@ -141,7 +142,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             layer.activation_bytes += sum(tensor.numel() * tensor.element_size() for tensor in moved.values())
 
     def _layer_of(self, work: Work | None) -> _Layer | None:
-        running = self.running
+        running = self._stack[-1]
         if running.path in self._parameters:
             return self._layers.setdefault(running.path, _Layer(running.path))
         if work is None:
@@ -166,7 +167,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def _as_the_module_says(self, spec: ConvSpec) -> ConvSpec:
         """The operation sees an input that its module has padded already; the module knows size and padding before."""
-        module, inputs = self.running.module, self.running.inputs
+        module, inputs = self._stack[-1].module, self._stack[-1].inputs
         if not isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d) or not inputs or not isinstance(inputs[0], Tensor):
             return spec
         try:
@@ -216,14 +217,14 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         x, *others = work.operands
         if any(other.dtype != x.dtype for other in others):
             raise ModelError(
-                f"count: {self.running}",
+                f"count: {self._stack[-1]}",
                 given=" times ".join(map(described, work.operands)),
                 expected="one dtype on both sides",
                 remedy="Give an example of the dtype that the model computes in.",
             )
 
     def _add_unknown(self, operation: str) -> None:
-        place = f"{operation} in {self.running.path!r}" if self.running.path else operation
+        place = f"{operation} in {self._stack[-1].path!r}" if self._stack[-1].path else operation
         self._unknown[place] = self._unknown.get(place, 0) + 1
 
     def _mark_state(self, tensors: list[Tensor]) -> None:

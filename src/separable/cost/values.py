@@ -56,8 +56,8 @@ class LayerCost:
 
     ``name`` is the module's path; a functional operation is called after the module that runs it, ``block:conv2d``, and
     ``block:conv2d#2`` for the second one there. ``specs`` has a ``ConvSpec`` for each call of a (not transposed)
-    convolution. ``batch`` is the number of images, or of rows in a matrix product, of the first call. A layer that
-    never ran has no calls.
+    convolution. ``batch`` is the number of images, or of rows in a matrix product, of the first call; 0 where nothing
+    is multiplied. A layer that never ran has no calls.
     """
 
     name: str

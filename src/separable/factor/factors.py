@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, einsum
 
 from separable.errors import SpecError
 from separable.spec import ConvSpec
@@ -28,9 +29,9 @@ class Factor:
 class Factors:
     """The convolutions, first applied first, that stand in for one; no bias, no non-linearity between them.
 
-    ``rank`` is the family's own measure of size: (r,) for spatial in 2-D and channel, (r_1, r_2) for spatial in 3-D,
-    (t,) for depthwise, (r_in, r_out) for tucker. ``error`` is the relative squared error of the weight,
-    ‖W − dense()‖² / ‖W‖² (0 when W is zero), as the family's maths predicts it.
+    ``rank`` is the family's own measure of size, for each group: (r,) for spatial along two axes and channel,
+    (r_1, r_2) for spatial along three, (t,) for depthwise, (r_in, r_out) for tucker. ``error`` is the relative squared
+    error of the weight, ‖W − dense()‖² / ‖W‖² (0 when W is zero), as the family's maths predicts it.
     """
 
     family: str
@@ -39,6 +40,9 @@ class Factors:
     factors: tuple[Factor, ...]
     error: float
 
+    def __post_init__(self) -> None:
+        _check_chain(self.specs, self.spec)
+
     @property
     def specs(self) -> tuple[ConvSpec, ...]:
         """The shapes of the chain, in order."""
@@ -46,21 +50,56 @@ class Factors:
 
     def dense(self) -> Tensor:
         """The one weight (c_out, c_in/g, *kernel) that the chain multiplies out to."""
-        return compose([factor.weight for factor in self.factors], [f.spec.groups for f in self.factors], self.spec)
+        return compose([factor.weight for factor in self.factors], [spec.groups for spec in self.specs])
+
+    def __str__(self) -> str:
+        chain = " then ".join(str(spec) for spec in self.specs)
+        return f"{self.family} {'×'.join(map(str, self.rank))} of {self.spec}: {chain}; error {self.error:.3g}"
 
 
-def compose(weights: list[Tensor], groups: list[int], spec: ConvSpec) -> Tensor:
-    """The weight of the one convolution ``spec`` that equals the chain of convolutions with these weights and groups.
+def compose(weights: Sequence[Tensor], groups: Sequence[int]) -> Tensor:
+    """The weight (c_out, c_in/g, *kernel) of the one convolution that equals a chain of them. Differentiable.
 
-    The chain, at stride 1 and without padding, is applied to one impulse for each input channel of a group (all groups
-    share an impulse: their outputs do not mix); the flipped response is the composed weight. Differentiable.
+    Each axis must be convolved along by one weight only, earlier axes by earlier weights, and of two neighbouring group
+    counts one must divide the other. Then no two taps of the chain meet, so that stride and dilation do not matter and
+    the product is one matrix product for each joint, without a convolution.
     """
-    per_group = spec.c_in // spec.groups
-    reach = [k - 1 for k in spec.kernel]
-    eye = torch.eye(per_group, dtype=weights[0].dtype, device=weights[0].device)
-    x = eye.reshape(per_group, per_group, *(1 for _ in reach)).repeat(1, spec.groups, *(1 for _ in reach))
-    x = F.pad(x, [r for reach_along in reversed(reach) for r in (reach_along, reach_along)])
-    convolve = (F.conv1d, F.conv2d, F.conv3d)[spec.dims - 1]
-    for weight, group_count in zip(weights, groups, strict=True):
-        x = convolve(x, weight, groups=group_count)
-    return x.flip(list(range(2, 2 + spec.dims))).transpose(0, 1).contiguous()
+    kernel = [math.prod(along) for along in zip(*(weight.shape[2:] for weight in weights), strict=True)]
+    taps = [(weight.flatten(2), count) for weight, count in zip(weights, groups, strict=True)]
+    dense, _ = reduce(lambda first, second: (join(*first, *second), min(first[1], second[1])), taps)
+    return dense.reshape(*dense.shape[:2], *kernel)
+
+
+def join(first: Tensor, first_groups: int, second: Tensor, second_groups: int) -> Tensor:
+    """``second`` after ``first``: (m, c_in/g, a) and (c_out, m/g', b) give (c_out, c_in/min(g, g'), a·b)."""
+    a, b = by_joint(first, first_groups, second, second_groups)
+    dense = einsum("gpqmia,gqopmb->gqopiab", a, b)
+    return dense.reshape(second.shape[0], -1, first.shape[2] * second.shape[2])
+
+
+def by_joint(first: Tensor, first_groups: int, second: Tensor, second_groups: int) -> tuple[Tensor, Tensor]:
+    """Both weights with the channels between them laid out as (group, finer group before, finer group behind, m).
+
+    (g, p, q, m, i, a) and (g, q, o, p, m, b), where g·p and g·q are the two group counts and p or q is 1.
+    """
+    shared = min(first_groups, second_groups)
+    p, q = first_groups // shared, second_groups // shared
+    a = first.reshape(shared, p, q, -1, *first.shape[1:])
+    return a, second.reshape(shared, q, -1, p, a.shape[3], second.shape[2])
+
+
+def _check_chain(chain: tuple[ConvSpec, ...], spec: ConvSpec) -> None:
+    last_axis, size, channels = -1, spec.size, spec.c_in
+    for part in chain:
+        axes = [axis for axis, k in enumerate(part.kernel) if k > 1]
+        if part.size != size or part.c_in != channels or min(axes, default=spec.dims) <= last_axis:
+            raise SpecError(
+                "Factors.factors",
+                given=" then ".join(map(str, chain)),
+                expected=f"parts that follow on each other from {spec}, each axis convolved along once, in order",
+            )
+        last_axis, size, channels = max(axes, default=last_axis), part.size_out, part.c_out
+    if size != spec.size_out or channels != spec.c_out:
+        raise SpecError(
+            "Factors.factors", given=" then ".join(map(str, chain)), expected=f"the output of {spec}, {spec.size_out}"
+        )

@@ -1,0 +1,313 @@
+"""The whole flow. In: a trained model, an example, data, a budget. Out: a separable model, and proof that it pays."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+
+from separable.cost.clock import Comparison, measure, this_software, today
+from separable.cost.clock import compare as compare_times
+from separable.cost.count import Example, count
+from separable.cost.ledger import Ledger
+from separable.cost.machine import Machine, this_machine
+from separable.errors import BudgetError, ModelError, SeparableError
+from separable.graph.compare import compare
+from separable.graph.exporting import save_exported
+from separable.graph.inference import evaluating, run
+from separable.graph.sites import Sites
+from separable.graph.trace import trace
+from separable.nn.factorized import CONVS, FactorizedConv
+from separable.plan.apply import rewrite
+from separable.plan.plan import Plan
+from separable.plan.prices import Prices
+from separable.plan.pricing import price
+from separable.plan.search import choose_plan
+from separable.plan.timing import Timer
+from separable.report.evidence import AFTER, BEFORE, Evidence
+from separable.report.facts import Facts, Network
+from separable.report.page import write_page
+from separable.report.summary import summary
+from separable.spec import Budget, TensorSpec
+from separable.tune.batches import Batches, read_batches
+from separable.tune.calibrate import Calibrated, calibrate
+from separable.tune.distill import Distilled, distill
+from separable.tune.options import DistillOptions
+
+Metric = Callable[[nn.Module], float]
+
+HALF = Budget(latency=0.5)
+ENGINES = ("eager",)
+# The layers' times, each measured alone, do not add up to the model's exactly: under a latency budget the plan is made
+# again, so many times at most, by what the last one really took.
+ATTEMPTS = 5
+# One sample of this many is kept from the fit and the training, to judge them by.
+HELD_OUT = 5
+# How far below what should have been enough the next attempt aims.
+MARGIN = 0.98
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShrinkOptions:
+    """How to recover the output: at most ``samples`` inputs are used; ``distill`` is None for no training.
+
+    Distillation is saved to ``checkpoint`` and goes on from there when the file exists.
+    """
+
+    samples: int = 512
+    distill: DistillOptions | None = field(default_factory=DistillOptions)
+    checkpoint: str | Path | None = None
+    progress: bool = True
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Shrunk:
+    """A separable model, the plan that made it, and what was counted, predicted and measured before and after."""
+
+    model: nn.Module
+    example: Example
+    plan: Plan
+    prices: Prices | None
+    facts: Facts
+
+    @property
+    def before(self) -> Network:
+        """The original: MACs, parameters, bytes, predicted and measured time."""
+        return self.facts.before
+
+    @property
+    def after(self) -> Network:
+        """The same of the finished model."""
+        return self.facts.after
+
+    def write_report(self, path: str | os.PathLike[str]) -> None:
+        """Write everything on one HTML page; ``FileError`` where that cannot be."""
+        write_page(self.facts, Path(path))
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the model as a .pt2 file, in evaluation mode; ``FileError`` where that cannot be."""
+        save_exported(self.model, self.example, path)
+
+    def to_json(self) -> dict[str, Any]:
+        """The facts and the plan as plain values."""
+        return {"facts": self.facts.to_json(), "plan": self.plan.to_json()}
+
+    def __str__(self) -> str:
+        return summary(self.facts)
+
+
+def shrink(
+    model: nn.Module,
+    example: Example,
+    data: Any = None,
+    budget: Budget | Plan = HALF,
+    *,
+    engine: str = "eager",
+    metrics: Mapping[str, Metric] | None = None,
+    options: ShrinkOptions | None = None,
+) -> Shrunk:
+    """Rewrite a trained model with separable convolutions under a budget, recover its output, and prove the gain.
+
+    ``example`` is an input as the model takes it; times are measured at its batch size. ``data`` are inputs without
+    labels, in any form that ``read_batches`` takes; without them the weights alone are used, which loses far more of
+    the output at the same cost. A ``Plan`` in the place of a budget is carried out as it is. ``metrics`` are functions
+    of a model, reported before and after. The given model is not changed; the new one is in the same mode.
+
+    ``BudgetError`` names the best that can be reached, ``ModelError`` what cannot be rewritten, ``DataError`` what is
+    wrong with the data.
+    """
+    options = options or ShrinkOptions()
+    if engine not in ENGINES:
+        raise SeparableError("shrink(engine=...)", given=repr(engine), expected=f"one of {', '.join(ENGINES)}")
+    fit, check = _data(data, example, options.samples)
+    sites = trace(model, example)
+    _require_sites(sites)
+    machine = this_machine()
+    plan, prices = budget, None
+    if not isinstance(plan, Plan):
+        prices = price(model, sites, example=example, timer=eager_timer(Ledger(), machine), data=fit)
+        plan = _planned(model, example, prices, plan)
+    recovered = _recovered(model, rewrite(model, plan), fit, check, options)
+    timings = time_in_turns(model, recovered.model, example)
+    evidence = Evidence(
+        model=_name(model),
+        input=_shapes(example),
+        batch=sites.sites[0].batch,
+        engine=engine,
+        sites=sites,
+        plan=plan,
+        prices=prices,
+        after=count(recovered.model, example),
+        timings=timings,
+        machine=machine,
+        calibrated=recovered.calibrated,
+        distilled=recovered.distilled,
+        agreement=compare(model, recovered.model, example if check is None else check),
+        metrics=_measured(metrics or {}, model, recovered.model),
+        inputs=0 if fit is None else fit.samples or 0,
+        notes=(*plan.notes, *recovered.notes),
+        warnings=_warnings(model, plan.budget, timings, fit),
+        date=today(),
+        seed=options.distill.seed if options.distill else None,
+    )
+    return Shrunk(model=recovered.model, example=example, plan=plan, prices=prices, facts=evidence.facts())
+
+
+def time_in_turns(original: nn.Module, rewritten: nn.Module, example: Example, *, max_s: float = 10.0) -> Comparison:
+    """One forward of each in eager PyTorch, in turns and in evaluation mode."""
+    with evaluating(original, rewritten):
+        runs = {BEFORE: lambda: run(original, example), AFTER: lambda: run(rewritten, example)}
+        return compare_times(runs, max_s=max_s)
+
+
+def eager_timer(ledger: Ledger, machine: Machine) -> Timer:
+    """A timer for layers and models in eager PyTorch; convolutions that the ledger knows are not run again."""
+
+    def seconds(layer: nn.Module, x: Tensor) -> float:
+        key = _key(layer, x, machine)
+        timing = None if key is None else ledger.get(key)
+        if timing is None:
+            with evaluating(layer):
+                timing = measure(lambda: layer(x), min_s=0.03, max_s=0.15)
+            if key is not None:
+                ledger.put(key, timing)
+        return timing.median_s
+
+    return seconds
+
+
+def _key(layer: nn.Module, x: Tensor, machine: Machine) -> dict[str, Any] | None:
+    """All that the time of a convolution or a chain of them depends on; None for any other module."""
+    chain = [layer] if isinstance(layer, CONVS) else list(layer.children()) if isinstance(layer, FactorizedConv) else []
+    if not chain:
+        return None
+    return {
+        "engine": "eager",
+        "layers": [str(part) for part in chain],
+        "layouts": [part.weight.stride() for part in chain if isinstance(part, CONVS)],
+        "input": [list(x.shape), list(x.stride()), str(x.dtype), str(x.device)],
+        "machine": [machine.name, machine.cores, list(machine.instruction_sets)],
+        "threads": torch.get_num_threads(),
+        "versions": this_software(),
+    }
+
+
+def _data(data: Any, example: Example, samples: int) -> tuple[Batches | None, Batches | None]:
+    """The inputs to fit and train on, and those kept back to judge the result by; None where there are none."""
+    if data is None:
+        return None, None
+    batches = read_batches(data, example, limit=samples).in_memory()
+    rows = list(batches.rows or ())
+    if len(rows) < HELD_OUT:
+        return batches, None
+    kept_back = rows[HELD_OUT - 1 :: HELD_OUT]
+    return replace(batches, rows=sorted(set(rows) - set(kept_back))), replace(batches, rows=kept_back)
+
+
+def _require_sites(sites: Sites) -> None:
+    if not sites.sites:
+        reasons = "; ".join(f"{entry.name}: {entry.reason}" for entry in sites.skipped)
+        given = f"no convolution that can be rewritten ({reasons})" if reasons else "a model without convolutions"
+        raise ModelError("shrink", given=given, expected="at least one plain convolution layer")
+
+
+def _planned(model: nn.Module, example: Example, prices: Prices, budget: Budget) -> Plan:
+    """The plan whose model keeps the budget, its time measured against the original's."""
+    plan = choose_plan(prices, budget)
+    if budget.latency is None and budget.latency_s is None:
+        return plan
+    best = math.inf
+    for _ in range(ATTEMPTS):
+        timings = time_in_turns(model, rewrite(model, plan), example, max_s=3.0)
+        wanted, reached = _wanted_share(budget, timings), timings.ratio(AFTER, BEFORE)
+        if reached <= wanted:
+            return replace(plan, budget=budget)
+        best = min(best, reached)
+        share = (plan.after.measured_s or 0.0) / (plan.before.measured_s or 1.0) * wanted / reached * MARGIN
+        try:
+            plan = choose_plan(prices, replace(budget, latency=share, latency_s=None))
+        except BudgetError:
+            break
+    expected = f"a latency that this model reaches on this machine: the best measured is {best:.2f} of the original's"
+    raise BudgetError("shrink", given=str(budget), expected=expected, remedy="Raise the limit.")
+
+
+def _wanted_share(budget: Budget, timings: Comparison) -> float:
+    """The limit on latency as a share of the original's."""
+    in_seconds = None if budget.latency_s is None else budget.latency_s / timings.timings[BEFORE].median_s
+    return min(share for share in (budget.latency, in_seconds) if share is not None)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Recovered:
+    """A rewritten model after what data could do for it."""
+
+    model: nn.Module
+    calibrated: Calibrated | None = None
+    distilled: Distilled | None = None
+    notes: tuple[str, ...] = ()
+
+
+def _recovered(
+    model: nn.Module, rewritten: nn.Module, fit: Batches | None, check: Batches | None, options: ShrinkOptions
+) -> _Recovered:
+    """Fitted, then trained; the training is kept where it brought the output closer on the inputs held back."""
+    if fit is None:
+        return _Recovered(model=rewritten)
+    calibrated = calibrate(model, rewritten, fit, samples=options.samples, progress=options.progress)
+    if options.distill is None:
+        return _Recovered(model=calibrated.model, calibrated=calibrated)
+    student = calibrated.model
+    distilled = distill(
+        model, student, fit, options=options.distill, checkpoint=options.checkpoint, progress=options.progress
+    )
+    judge = fit if check is None else check
+    before, after = (compare(model, each, judge).error for each in (student, distilled.model))
+    where = "on the inputs it saw" if check is None else f"on {check.samples} inputs held back"
+    note = f"Distillation brought the output error from {before:.3g} to {after:.3g} {where}"
+    if after < before:
+        return _Recovered(model=distilled.model, calibrated=calibrated, distilled=distilled, notes=(f"{note}.",))
+    return _Recovered(model=student, calibrated=calibrated, notes=(f"{note}, and was left out.",))
+
+
+def _measured(
+    metrics: Mapping[str, Metric], original: nn.Module, rewritten: nn.Module
+) -> dict[str, tuple[float, float]]:
+    with evaluating(original, rewritten):
+        return {name: (float(metric(original)), float(metric(rewritten))) for name, metric in metrics.items()}
+
+
+def _warnings(model: nn.Module, budget: Budget, timings: Comparison, fit: Batches | None) -> tuple[str, ...]:
+    found = []
+    if fit is None:
+        found.append("No data was given: the weights alone were used. A few hundred unlabelled inputs lose far less.")
+    if budget.latency is not None or budget.latency_s is not None:
+        wanted, reached = _wanted_share(budget, timings), timings.ratio(AFTER, BEFORE)
+        if reached > wanted:
+            found.append(
+                f"The finished model took {reached:.1%} of the original's time at last; {wanted:.1%} was asked."
+            )
+    if timings.verdict(AFTER, BEFORE) != "faster":
+        found.append("The finished model did not measure faster than the original.")
+    if model.training:
+        found.append("The model was in training mode; everything was measured in evaluation mode.")
+    return tuple(found)
+
+
+def _name(model: nn.Module) -> str:
+    return type(model).__name__
+
+
+def _shapes(example: Example) -> str:
+    """The example's tensors, to read."""
+    tensors = [leaf for leaf in tree_leaves(example) if isinstance(leaf, Tensor)]
+    return ", ".join(
+        str(TensorSpec(shape=tuple(tensor.shape), dtype=str(tensor.dtype).removeprefix("torch."))) for tensor in tensors
+    )

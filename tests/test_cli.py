@@ -1,0 +1,162 @@
+"""What the command line promises: tables or JSON on stdout, errors on stderr with exit code 2, nothing half-written."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+
+from separable import demo, pipeline
+from separable.cli import main
+
+OWN_MODEL = """
+import torch
+from torch import nn
+
+def tiny():
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(3, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 16, 3, padding=1)]
+    return nn.Sequential(*layers), torch.zeros(1, 3, 8, 8)
+
+def no_example():
+    return nn.Conv2d(3, 4, 3)
+
+def no_model():
+    return 3
+
+def inputs():
+    return torch.randn(20, 3, 8, 8)
+
+def channels(model):
+    return model(torch.zeros(1, 3, 8, 8)).shape[1]
+"""
+
+
+class Said(NamedTuple):
+    """What a command printed, and its exit code."""
+
+    out: str
+    err: str
+    code: int
+
+
+Run = Callable[..., Said]
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Runs the command in a folder with a model of one's own."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+    (tmp_path / "own.py").write_text(OWN_MODEL, encoding="utf-8")
+    monkeypatch.delitem(sys.modules, "own", raising=False)
+
+    def command(*words: str) -> Said:
+        with pytest.raises(SystemExit) as ended:
+            main(words)
+        said = capsys.readouterr()
+        return Said(said.out, said.err, int(ended.value.code or 0))
+
+    return command
+
+
+def test_count_prints_the_exact_numbers(run: Run) -> None:
+    said = run("count", "mobilenet_v1")
+    assert "4,231,976" in said.out
+    assert "568,740,352" in said.out
+    assert (said.err, said.code) == ("", 0)
+
+
+def test_json_is_machine_readable(run: Run) -> None:
+    total = json.loads(run("count", "resnet18", "--json").out)["total"]
+    assert (total["macs"], total["parameters"]) == (1_814_073_344, 11_689_512)
+    names = [site["name"] for site in json.loads(run("trace", "own:tiny", "--json").out)["sites"]]
+    assert names == ["0", "2"]
+
+
+def test_another_input_size_can_be_given(run: Run) -> None:
+    total = json.loads(run("count", "mobilenet_v1", "--input", "1x3x128x128", "--json").out)["total"]
+    assert total["macs"] == 186_400_768
+
+
+def test_shrink_writes_model_plan_and_report(run: Run, tmp_path: Path) -> None:
+    np.save(tmp_path / "data.npy", np.random.default_rng(0).normal(size=(20, 3, 8, 8)).astype("float32"))
+    files = ("--out", "small.pt2", "--report", "report.html", "--save-plan", "plan.json")
+    said = run("shrink", "own:tiny", "--data", "data.npy", "--macs", "0.6", "--steps", "3", *files)
+    assert said.code == 0, said.err
+    assert "Theory beside practice" in said.out
+    assert sorted(path.name for path in tmp_path.iterdir() if path.suffix in (".pt2", ".html", ".json")) == [
+        "plan.json",
+        "report.html",
+        "small.pt2",
+    ]
+    again = run("shrink", "own:tiny", "--data", "own:inputs", "--plan", "plan.json", "--no-distill", "--json")
+    assert json.loads(again.out)["plan"] == json.loads((tmp_path / "plan.json").read_text(encoding="utf-8"))
+    counted = json.loads(run("count", "small.pt2", "--json").out)["total"]
+    assert counted["macs"] == json.loads(again.out)["facts"]["after"]["macs"]
+
+
+def test_a_metric_is_shown_before_and_after(run: Run) -> None:
+    facts = json.loads(run("shrink", "own:tiny", "--macs", "0.6", "--metric", "own:channels", "--json").out)["facts"]
+    assert [(metric["name"], metric["before"]) for metric in facts["metrics"]] == [("channels", 16.0)]
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (("count", "resnet19"), "resnet18"),
+        (("cuont", "resnet18"), "Did you mean 'count'"),
+        (("count", "nowhere:model"), "No module 'nowhere'"),
+        (("count", "own:tiyn"), "tiny"),
+        (("count", "own:no_example"), "--input"),
+        (("count", "own:no_model"), "a torch.nn.Module"),
+        (("count", "missing.pt2"), "missing.pt2"),
+        (("count", "resnet18", "--input", "1x3xlarge"), "1x3x224x224"),
+        (("count", "resnet18", "--input", "1x4x64x64"), "conv1"),
+        (("shrink", "own:tiny"), "at least one of latency"),
+        (("shrink", "own:tiny", "--latency", "0"), "Budget.latency"),
+        (("shrink", "own:tiny", "--latency", "1.5"), "Budget.latency"),
+        (("shrink", "own:tiny", "--macs", "-1"), "Budget.macs"),
+        (("shrink", "own:tiny", "--macs", "0.0001"), "best"),
+        (("shrink", "own:tiny", "--macs", "0.5", "--data", "missing.npy"), "missing.npy"),
+        (("shrink", "own:tiny", "--macs", "0.5", "--metric", "own:nothing"), "own:nothing"),
+        (("shrink", "own:tiny", "--macs", "0.5", "--plan", "plan.json"), "not both"),
+        (("shrink", "own:tiny", "--plan", "missing.json"), "missing.json"),
+        (("shrink", "own:tiny", "--macs", "0.5", "--limit", "0"), "--limit"),
+    ],
+)
+def test_a_wrong_word_is_one_clear_error_with_exit_code_2(run: Run, words: tuple[str, ...], complaint: str) -> None:
+    said = run(*words)
+    assert complaint in said.err
+    assert (said.out, said.code) == ("", 2)
+    assert "Traceback" not in said.err
+
+
+@pytest.mark.parametrize("option", ["--out", "--report", "--save-plan", "--checkpoint"])
+def test_an_unwritable_path_is_found_before_the_work(run: Run, option: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipeline, "shrink", lambda *_, **__: pytest.fail("the work was begun"))
+    said = run("shrink", "own:tiny", "--macs", "0.5", option, "missing/file")
+    assert "missing" in said.err
+    assert said.code == 2
+
+
+def test_ctrl_c_leaves_no_file_and_no_traceback(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(pipeline, "count", interrupted)  # counted when the work is nearly done
+    before = set(tmp_path.rglob("*"))
+    said = run("shrink", "own:tiny", "--macs", "0.6", "--out", "small.pt2", "--report", "report.html")
+    assert said.code == 130
+    assert "Traceback" not in said.err
+    assert {path for path in tmp_path.rglob("*") if "__pycache__" not in path.parts} <= before
+
+
+def test_demo_prints_what_the_demo_found(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(demo, "run", lambda report: f"shrunk, see {report}")
+    assert "shrunk, see report.html" in run("demo").out

@@ -1,0 +1,106 @@
+"""What distillation by several processes promises. In: two processes of torchrun. Out: the model of a single one."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import distributed as dist
+from tune_networks import digits, rewritten, untrained
+
+from separable.errors import FileError
+from separable.tune import DistillOptions, distill, process_group, read_batches
+
+OPTIONS = DistillOptions(steps=10, checkpoint_every=4)
+
+
+def run(has_norms: bool, checkpoint: Path | None = None, seed: int = 0) -> dict[str, torch.Tensor]:
+    """The weights after a short distillation, by this process or its share of it."""
+    images = digits()[0]
+    teacher = untrained(has_norms)
+    data = read_batches(images[:300], images[:1], batch_size=32)
+    options = DistillOptions(steps=10, checkpoint_every=4, seed=seed)
+    return distill(teacher, rewritten(teacher), data, options=options, checkpoint=checkpoint).model.state_dict()
+
+
+def one_of_two(folder: Path) -> None:
+    """What each of the two processes does; rank 0 alone has a folder for the checkpoint."""
+    torch.set_num_threads(1)
+    with process_group():
+        rank = dist.get_rank()
+        checkpoint = (folder if rank == 0 else folder / "missing") / "run.pt"
+        found: dict[str, Any] = {str(norms): run(norms, checkpoint if norms else None) for norms in (False, True)}
+        found["again"] = run(True, checkpoint)
+        try:
+            run(True, checkpoint, seed=1)
+        except FileError as error:
+            (folder / f"refused{rank}.json").write_text(json.dumps(error.given))
+        torch.save(found, folder / f"weights{rank}.pt")
+    (folder / f"left{rank}.json").write_text(json.dumps(dist.is_initialized()))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("processes")
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    done = subprocess.run(
+        [*torchrun, __file__, str(folder)], cwd=Path(__file__).parent, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def weights(folder: Path, rank: int, key: str) -> dict[str, torch.Tensor]:
+    return torch.load(folder / f"weights{rank}.pt", weights_only=True)[key]
+
+
+@pytest.mark.parametrize("key", ["False", "True", "again"])
+def test_both_processes_come_to_the_same_weights(folder: Path, key: str) -> None:
+    first, second = weights(folder, 0, key), weights(folder, 1, key)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+@torch.no_grad()
+def apart(has_norms: bool, folder: Path) -> float:
+    """How far the weights of two processes are from those of one, as a share of the way that training went."""
+    start = dict(rewritten(untrained(has_norms)).named_parameters())
+    alone, together = run(has_norms), weights(folder, 0, str(has_norms))
+    gone = sum(float((alone[name] - start[name]).square().sum()) for name in start)
+    return sum(float((alone[name] - together[name]).square().sum()) for name in start) / gone
+
+
+def test_two_processes_come_to_the_weights_of_one(folder: Path) -> None:
+    assert apart(has_norms=False, folder=folder) < 1e-8
+
+
+def test_with_batch_norms_they_come_close(folder: Path) -> None:
+    # Each process has the statistics of its own half of a batch.
+    assert apart(has_norms=True, folder=folder) < 0.1
+
+
+def test_the_first_process_writes_and_all_resume_from_it(folder: Path) -> None:
+    assert torch.load(folder / "run.pt", weights_only=True)["state"]["step"] == OPTIONS.steps
+    before, after = weights(folder, 1, "True"), weights(folder, 1, "again")
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_what_the_first_process_cannot_read_stops_all_of_them(folder: Path, rank: int) -> None:
+    assert "another model" in json.loads((folder / f"refused{rank}.json").read_text())
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_the_group_is_left_at_the_end(folder: Path, rank: int) -> None:
+    assert json.loads((folder / f"left{rank}.json").read_text()) is False
+
+
+def test_without_torchrun_there_is_no_group() -> None:
+    with process_group():
+        assert not dist.is_initialized()
+
+
+if __name__ == "__main__":
+    one_of_two(Path(sys.argv[1]))
