@@ -73,18 +73,18 @@ class Tuner:
         """Addresses for a kernel's call, and the tables among them, which live as long as they are held."""
         if not isinstance(kernel, Convolution | Depthwise):
             raise TypeError(f"{kernel} has nothing to choose")
-        weights = int(np.prod(kernel.spec.weight_shape)) * 8 + 4096
+        channels = kernel.padded_channels(self.isa)
         sizes = {
             convolution.SOURCE: kernel.source.floats,
-            convolution.WEIGHTS: weights,
-            convolution.BIAS: kernel.spec.c_out * 8 + 4096,
+            convolution.WEIGHTS: channels * kernel.spec.weights // kernel.spec.c_out,
+            convolution.BIAS: channels,
             convolution.TARGET: kernel.target.floats,
             convolution.RESIDUAL: kernel.residual.floats if kernel.residual else 1,
         }
         addresses, tables = np.zeros(8, np.uint64), []
         for place, size in sizes.items():
             if place not in self._scratch or self._scratch[place].size < size + SLACK:
-                self._scratch[place] = np.random.default_rng(place).standard_normal(size + SLACK).astype(np.float32)
+                self._scratch[place] = np.full(size + SLACK, 0.01, np.float32)
             addresses[place] = -(-self._scratch[place].ctypes.data // 64) * 64
         if isinstance(kernel, Convolution) and not kernel.is_rowwise:
             for place, table in enumerate(kernel.offsets(), start=convolution.SOURCE_TABLE):

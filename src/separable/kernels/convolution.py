@@ -72,6 +72,10 @@ class Convolution:
             all(m.is_flat for m in maps) and set(self.spec.stride) == {1} and self.source.pixels == self.target.pixels
         )
 
+    def padded_channels(self, isa: Isa) -> int:
+        """Output channels with each group padded to whole panels."""
+        return self.spec.groups * self.per_group[1] * isa.lanes
+
     def walk(self) -> list[Walk]:
         """The receptive field in the order in which it is read: loops of ``outer`` over unrolled ``inner`` steps."""
         spec, source = self.spec, self.source

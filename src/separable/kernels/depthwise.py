@@ -43,6 +43,10 @@ class Depthwise:
         """Filters for each input channel."""
         return self.spec.c_out // self.spec.c_in
 
+    def padded_channels(self, isa: Isa) -> int:
+        """Output channels with each filter's plane padded to whole panels."""
+        return self.multiplier * self.source.panels * isa.lanes
+
     def pack(self, weight: Floats, isa: Isa) -> Floats:
         """The weights (c_out, 1, k_h, k_w) as [panel][k_h][k_w][lanes], filters of a channel apart."""
         k_h, k_w = self.spec.kernel
