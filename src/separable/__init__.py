@@ -4,6 +4,7 @@ __version__ = "0.1.0"
 
 from separable import models, nn
 from separable.cost import Cost, ModelCost, count
+from separable.engine import Program, compile
 from separable.errors import SeparableError, SeparableWarning
 from separable.graph import Sites, trace
 from separable.pipeline import ShrinkOptions, Shrunk, shrink
@@ -21,6 +22,7 @@ __all__ = [
     "ModelCost",
     "Plan",
     "Prices",
+    "Program",
     "SeparableError",
     "SeparableWarning",
     "ShrinkOptions",
@@ -28,6 +30,7 @@ __all__ = [
     "Sites",
     "calibrate",
     "choose_plan",
+    "compile",
     "count",
     "distill",
     "models",

@@ -1,0 +1,88 @@
+"""Makes channels fit panels. In: a network, the lanes of a panel. Out: the same function in channels that kernels take.
+
+Groups that are no whole panels are put together, with zeros between them. A depthwise convolution with a multiplier
+writes one plane of panels for each filter; who reads it gets its weights in that order.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from separable.engine.network import Convolve, Floats, Network, Node
+from separable.spec import ConvSpec
+
+
+def arrange(network: Network, lanes: int) -> Network:
+    """Both changes; the first leaves no group that is not whole panels."""
+    network = replace(network, nodes=tuple(_with_whole_groups(node, lanes) for node in network.nodes))
+    return _in_planes(network, lanes)
+
+
+def _with_whole_groups(node: Node, lanes: int) -> Node:
+    operator = node.operator
+    if not isinstance(operator, Convolve) or operator.spec.groups == 1 or operator.is_depthwise:
+        return node
+    spec = operator.spec
+    per_in, per_out = spec.c_in // spec.groups, spec.c_out // spec.groups
+    together = next(
+        (m for m in range(1, spec.groups) if spec.groups % m == 0 and not (m * per_in % lanes or m * per_out % lanes)),
+        spec.groups,
+    )
+    wide = np.zeros((spec.c_out, together * per_in, *spec.kernel), np.float32)
+    for o in range(spec.c_out):
+        first = o // per_out % together * per_in
+        wide[o, first : first + per_in] = operator.weight[o]
+    merged = ConvSpec(**{**spec.to_json(), "groups": spec.groups // together})
+    return replace(node, operator=replace(operator, spec=merged, weight=wide))
+
+
+def _in_planes(network: Network, lanes: int) -> Network:
+    readers, nodes = network.readers(), []
+    moved: dict[str, tuple[int, int]] = {}  # name → (multiplier, channels of a plane)
+    for node in network.nodes:
+        operator = node.operator
+        if isinstance(operator, Convolve) and node.inputs[0] in moved:
+            node = replace(node, operator=_reordered(operator, *moved[node.inputs[0]]))
+            operator = node.operator
+        if isinstance(operator, Convolve) and operator.is_depthwise and operator.spec.c_out != operator.spec.c_in:
+            times, plane = operator.spec.c_out // operator.spec.c_in, -(-operator.spec.c_in // lanes) * lanes
+            is_read_densely = node.name not in network.outputs.values() and all(
+                isinstance(r.operator, Convolve)
+                and r.operator.spec.groups == 1
+                and r.inputs[0] == node.name
+                and node.name not in r.inputs[1:]
+                for r in readers[node.name]
+            )
+            planes = replace(node, shape=(times * plane, *node.shape[1:]))
+            if is_read_densely:
+                moved[node.name] = (times, plane)
+                nodes.append(planes)
+            else:
+                inner = replace(planes, name=f"{node.name}.planes")
+                nodes += [inner, _sorted_back(node, inner.name, times, plane)]
+        else:
+            nodes.append(node)
+    return replace(network, nodes=tuple(nodes))
+
+
+def _reordered(operator: Convolve, times: int, plane: int) -> Convolve:
+    spec = operator.spec
+    weight: Floats = np.zeros((spec.c_out, times * plane, *spec.kernel), np.float32)
+    channels = spec.c_in // times
+    for t in range(times):
+        weight[:, t * plane : t * plane + channels] = operator.weight[:, t::times]
+    wider = ConvSpec(**{**spec.to_json(), "c_in": times * plane})
+    return replace(operator, spec=wider, weight=weight)
+
+
+def _sorted_back(node: Node, source: str, times: int, plane: int) -> Node:
+    """A pointwise convolution that only puts the channels back in order."""
+    c, h, w = node.shape
+    same = Convolve(
+        spec=ConvSpec(c, c, kernel=(1, 1), size=(h, w)),
+        weight=np.eye(c, dtype=np.float32).reshape(c, c, 1, 1),
+        bias=np.zeros(c, np.float32),
+    )
+    return Node(name=node.name, inputs=(source,), operator=_reordered(same, times, plane), shape=node.shape)

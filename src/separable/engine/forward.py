@@ -1,0 +1,110 @@
+"""One forward of a model for inputs of one shape. In: a module and its inputs. Out: what is called instead of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from separable.engine.lower import Call, Lowered, arguments_of, lower
+from separable.engine.native import NativeNetwork
+from separable.engine.network import Network
+from separable.engine.schedule import Choose
+from separable.errors import ModelError
+from separable.kernels.isa import Isa
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Forward:
+    """Steps over an environment of values; ``natives`` by the position of their step."""
+
+    lowered: Lowered
+    natives: Mapping[int, NativeNetwork]
+
+    def __call__(self, inputs: Sequence[Any]) -> Any:
+        """What the module returns for inputs like those that this was built for."""
+        lowered = self.lowered
+        environment: dict[str, Any] = dict(lowered.constants)
+        environment.update(zip(lowered.inputs, inputs, strict=True))
+        with torch.no_grad():
+            for i, step in enumerate(lowered.steps):
+                if isinstance(step, Call):
+                    args, kwargs = arguments_of((step.args, step.kwargs), environment)
+                    environment[step.name] = step.target(*args, **kwargs)
+                else:
+                    native = self.natives[i]
+                    environment.update(native([_dense(environment[n], n in native.last) for n in native.inputs]))
+        return arguments_of(lowered.outputs, environment)
+
+    def __str__(self) -> str:
+        """What runs natively, what is left to PyTorch and why."""
+        lowered = self.lowered
+        shapes = ", ".join(f"{name} {lowered.shapes.get(name, ())}" for name in lowered.inputs)
+        lines = [f"for {shapes}: {len(self.natives)} native, {len(lowered.calls)} in PyTorch"]
+        for i, step in enumerate(lowered.steps):
+            if isinstance(step, Call):
+                lines.append(f"  PyTorch  {step.name}: {step.reason}")
+            else:
+                native = self.natives[i]
+                threads = f"{native.threads} thread" + "s" * (native.threads > 1)
+                lines.append(
+                    f"  native   {len(step.nodes)} operators, {step.macs:,} MACs an image, {threads}, {native.isa}"
+                )
+                lines += [f"             {node}" for node in step.nodes]
+        return "\n".join(lines)
+
+
+def build(
+    module: nn.Module, inputs: Sequence[Any], isa: Isa, threads: int, choose: Choose, held: Sequence[int] = ()
+) -> Forward:
+    """Exports, lowers and compiles; ``held`` are the positions of inputs that are constants (a graph's parameters).
+
+    Raises ``ModelError`` where ``torch.export`` cannot follow the module.
+    """
+    try:
+        exported = torch.export.export(module, tuple(inputs))
+    except Exception as error:
+        message = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ModelError(
+            "separable.compile",
+            given=f"{type(module).__name__}: {message}",
+            expected="a model that torch.export can follow on this input",
+            remedy="Take control flow that depends on data out of the forward, or use torch.compile.",
+        ) from error
+    state = {**exported.state_dict, **exported.constants}
+    specs = exported.graph_signature.input_specs
+    constants: dict[str, Any] = {
+        s.arg.name: state[s.target] for s in specs if s.target is not None and s.target in state
+    }
+    users = [spec.arg.name for spec in specs if spec.target is None]
+    constants.update({users[position]: inputs[position] for position in held})
+    lowered = lower(exported.graph, constants, isa.lanes)
+    structure = exported.call_spec.out_spec
+    if structure is not None:
+        lowered = replace(lowered, outputs=pytree.tree_unflatten(list(lowered.outputs), structure))
+    tensors = dict(zip(users, inputs, strict=True))
+    last = frozenset(name for name in lowered.inputs if is_channels_last(tensors[name]))
+    natives = {
+        i: NativeNetwork(step, lowered.shapes, isa, threads, choose, last & set(step.inputs))
+        for i, step in enumerate(lowered.steps)
+        if isinstance(step, Network)
+    }
+    return Forward(lowered=lowered, natives=natives)
+
+
+def is_channels_last(x: Any) -> bool:
+    """Whether a tensor's channels lie next to each other and it can be read as it is."""
+    return (
+        isinstance(x, Tensor)
+        and x.ndim == 4
+        and not x.is_contiguous()
+        and x.is_contiguous(memory_format=torch.channels_last)
+    )
+
+
+def _dense(x: Tensor, is_last: bool) -> Tensor:
+    return x.contiguous(memory_format=torch.channels_last) if is_last else x.contiguous()

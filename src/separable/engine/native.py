@@ -1,0 +1,132 @@
+"""A network in memory, ready to run. In: a schedule, a batch size. Out: tensors, by one native call.
+
+A batch is done image by image. When there are at least as many images as threads, each thread does whole images in
+memory of its own, without barriers; the images left over, and a single one, are done by all threads together.
+"""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from separable.engine.arrange import arrange
+from separable.engine.network import Network
+from separable.engine.schedule import Choose, schedule
+from separable.kernels.catalogue import name_of, source_of
+from separable.kernels.isa import Isa
+from separable.kernels.jit import Library, object_code
+from separable.kernels.layout import ITEM
+from separable.kernels.pool import APART, PHASE_WORDS, TOGETHER, shared_pool
+
+HUGE = 2 * 1024 * 1024
+ARGUMENTS = 8
+
+
+class NativeNetwork:
+    """One network compiled for one batch size. Safe to call from several threads: they take turns."""
+
+    def __init__(
+        self,
+        network: Network,
+        shapes: Mapping[str, tuple[int, ...]],
+        isa: Isa,
+        threads: int,
+        choose: Choose,
+        last: frozenset[str] = frozenset(),
+    ) -> None:
+        self.network, self.isa, self.threads, self.last = network, isa, threads, last
+        self.inputs = tuple(network.inputs)
+        self.shapes = {name: shapes[name] for name in (*network.inputs, *network.outputs)}
+        self.batch = next(iter(self.shapes.values()))[0]
+        self.schedule = schedule(arrange(network, isa.lanes), isa, threads, choose, last)
+        self._compile()
+        self._remember()
+        self._link()
+
+    @property
+    def bytes(self) -> int:
+        """Weights and maps, for all threads."""
+        return int(self._constants.size + self._maps.size)
+
+    def __call__(self, inputs: list[Tensor]) -> dict[str, Tensor]:
+        """The outputs for tensors of the shapes and memory formats that this was compiled for."""
+        outputs = {name: torch.empty(self.shapes[name]) for name in self.network.outputs}
+        pointers = {name: x.data_ptr() for name, x in zip(self.inputs, inputs, strict=True)}
+        with shared_pool(self.threads, self.isa).turn() as run:
+            for name, places in self._reads.items():
+                self._arguments[places] = pointers[name]
+            for name, places in self._writes.items():
+                self._arguments[places] = outputs[name].data_ptr()
+            if len(self._phases):  # an empty batch has none
+                run(self._phases.ctypes.data, len(self._phases))
+        return outputs
+
+    def step_address(self, step: int) -> int:
+        """Where one step stands in the program of the threads together."""
+        return int(self._steps[0, step].ctypes.data)
+
+    def _compile(self) -> None:
+        kernels = {name_of(step.kernel): step.kernel for step in self.schedule.steps}
+        objects = [object_code(source_of(kernel, self.isa), self.isa) for kernel in kernels.values()]
+        self._library = Library(objects, self.isa)
+        self._entries = {name: self._library.address(name) for name in kernels}
+
+    def _remember(self) -> None:
+        """Constants behind each other, and as many sets of maps as there are threads that work apart."""
+        self.copies = self.threads if self.batch >= self.threads else 1
+        arrays = [array for step in self.schedule.steps for array in step.constants.values()]
+        self._constants = _memory(sum(_rounded(array.nbytes) for array in arrays))
+        self._maps = _memory(self.copies * _rounded(self.schedule.bytes))
+        for copy in range(self.copies):
+            for slot in self.schedule.slots.values():
+                if slot.fill:
+                    start = copy * _rounded(self.schedule.bytes) + slot.offset
+                    self._maps[start : start + slot.layout.floats * ITEM].view(np.float32)[:] = slot.fill
+
+    def _link(self) -> None:
+        """The table of arguments of every step, and the phases of a forward."""
+        steps = self.schedule.steps
+        self._arguments = np.zeros((self.copies, len(steps), ARGUMENTS), np.uint64)
+        self._steps = np.zeros((self.copies, len(steps), 2), np.uint64)
+        reads: dict[str, list[tuple[int, int, int]]] = {}
+        writes: dict[str, list[tuple[int, int, int]]] = {}
+        used = 0
+        for s, step in enumerate(steps):
+            for position, array in step.constants.items():
+                self._constants[used : used + array.nbytes] = np.ascontiguousarray(array).view(np.uint8).ravel()
+                self._arguments[:, s, position] = self._constants.ctypes.data + used
+                used += _rounded(array.nbytes)
+            for copy in range(self.copies):
+                maps = self._maps.ctypes.data + copy * _rounded(self.schedule.bytes)
+                self._steps[copy, s] = self._entries[name_of(step.kernel)], self._arguments[copy, s].ctypes.data
+                for position, where in step.maps.items():
+                    if where.is_outside:
+                        (reads if position == 0 else writes).setdefault(where.map, []).append((copy, s, position))
+                    else:
+                        self._arguments[copy, s, position] = maps + self.schedule.slots[where.map].offset + where.offset
+        self._reads = {name: tuple(np.array(places).T) for name, places in reads.items()}
+        self._writes = {name: tuple(np.array(places).T) for name, places in writes.items()}
+        whole = self.batch - self.batch % self.threads if self.copies > 1 else 0
+        phases = [(APART, 0, whole), (TOGETHER, whole, self.batch - whole)]
+        self._phases = np.array(
+            [(mode, len(steps), self._steps.ctypes.data, first, images, 0) for mode, first, images in phases if images],
+            np.int64,
+        ).reshape(-1, PHASE_WORDS)
+
+
+def _memory(size: int) -> np.ndarray:
+    """Zeros on large pages where the system gives them: a network's weights outgrow the reach of the small ones."""
+    region = mmap.mmap(-1, size + HUGE)
+    if hasattr(mmap, "MADV_HUGEPAGE"):
+        region.madvise(mmap.MADV_HUGEPAGE)
+    whole = np.frombuffer(region, np.uint8)
+    start = -whole.ctypes.data % HUGE
+    return whole[start : start + size]
+
+
+def _rounded(size: int) -> int:
+    return -(-size // 64) * 64

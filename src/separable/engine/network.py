@@ -1,0 +1,185 @@
+"""A network as a short list of operators. In: operators with their weights. Out: the value that is scheduled.
+
+Everything is said for one image: a batch is the same network over every image. Shapes are (c, h, w); a vector is a map
+of one pixel, a signal a map of one row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from separable.kernels.epilogue import NONE, Activation
+from separable.spec import ConvSpec
+
+Floats = NDArray[np.float32]
+Shape = tuple[int, int, int]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Convolve:
+    """A convolution or a linear layer. A second input of the node is added before its activation."""
+
+    spec: ConvSpec
+    weight: Floats
+    bias: Floats
+
+    @property
+    def is_depthwise(self) -> bool:
+        """One input channel a group, whatever the multiplier."""
+        return self.spec.groups == self.spec.c_in and self.spec.groups > 1
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Affine:
+    """x·scale + shift, for each channel: a batch norm that no convolution takes, or arithmetic with a number."""
+
+    scale: Floats
+    shift: Floats
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pooling:
+    """``kind``: ``"max"`` or ``"average"``; ``counts_padding`` as PyTorch's ``count_include_pad``."""
+
+    kind: str
+    spec: ConvSpec
+    counts_padding: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mean:
+    """The average over all pixels."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Combine:
+    """``operation`` of two maps: ``"add"``, ``"subtract"``, ``"multiply"``; one may have one pixel."""
+
+    operation: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Activate:
+    """Only the node's activation."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Join:
+    """Maps behind each other, by channel."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """The channels from ``first`` on, as many as the node's shape says."""
+
+    first: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pad:
+    """Zeros around a map: ((top, bottom), (left, right))."""
+
+    padding: tuple[tuple[int, int], tuple[int, int]]
+
+
+Operator = Convolve | Affine | Pooling | Mean | Combine | Activate | Join | Part | Pad
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Node:
+    """An operator, the maps that it reads, the shape of the map that it writes, and what is done to it at the end."""
+
+    name: str
+    inputs: tuple[str, ...]
+    operator: Operator
+    shape: Shape
+    activation: Activation = NONE
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates for one image."""
+        return self.operator.spec.macs if isinstance(self.operator, Convolve) else 0
+
+    def __str__(self) -> str:
+        what = type(self.operator).__name__.lower()
+        if isinstance(self.operator, Convolve | Pooling):
+            what = f"{what} {self.operator.spec}"
+        if isinstance(self.operator, Combine):
+            what = self.operator.operation
+        extra = " + " + self.inputs[1] if isinstance(self.operator, Convolve) and len(self.inputs) > 1 else ""
+        then = "" if self.activation.kind == "none" else f" → {self.activation}"
+        return f"{self.name}: {what}{extra}{then}"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Network:
+    """Nodes, each behind those that it reads; ``outputs`` gives the map for each name that the caller knows."""
+
+    inputs: Mapping[str, Shape]
+    nodes: tuple[Node, ...]
+    outputs: Mapping[str, str]
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates for one image."""
+        return sum(node.macs for node in self.nodes)
+
+    @property
+    def shapes(self) -> dict[str, Shape]:
+        """The shape of every map."""
+        return {**self.inputs, **{node.name: node.shape for node in self.nodes}}
+
+    def readers(self) -> dict[str, list[Node]]:
+        """The nodes that read each map."""
+        found: dict[str, list[Node]] = {name: [] for name in self.shapes}
+        for node in self.nodes:
+            for name in dict.fromkeys(node.inputs):
+                found[name].append(node)
+        return found
+
+    def __str__(self) -> str:
+        return "\n".join(map(str, self.nodes))
+
+
+@dataclass
+class Edit:
+    """A network under change by one pass: nodes replaced or dropped, readers of a dropped one sent elsewhere."""
+
+    network: Network
+    nodes: dict[str, Node] = field(init=False)
+    renamed: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.nodes = {node.name: node for node in self.network.nodes}
+        self._counts: dict[str, int] = {}
+        for node in self.network.nodes:
+            for name in node.inputs:
+                self._counts[name] = self._counts.get(name, 0) + 1
+        for name in self.network.outputs.values():
+            self._counts[name] = self._counts.get(name, 0) + 1
+
+    def name(self, name: str) -> str:
+        """What ``name`` is called after the changes so far."""
+        while name in self.renamed:
+            name = self.renamed[name]
+        return name
+
+    def sole(self, name: str) -> Node | None:
+        """The node that writes ``name``, if exactly one reader uses it; None otherwise and for the network's inputs."""
+        return self.nodes.get(self.name(name)) if self._counts.get(name, 0) == 1 else None
+
+    def merge(self, node: Node, into: Node, **changes: object) -> None:
+        """``into``, changed, takes the place of ``node``."""
+        self.nodes[into.name] = replace(into, **changes)  # type: ignore[arg-type]
+        del self.nodes[node.name]
+        self.renamed[node.name] = into.name
+        self._counts[into.name] = self._counts.get(node.name, 0)
+
+    def finish(self) -> Network:
+        """The changed network."""
+        nodes = tuple(replace(node, inputs=tuple(self.name(i) for i in node.inputs)) for node in self.nodes.values())
+        return replace(self.network, nodes=nodes, outputs={o: self.name(m) for o, m in self.network.outputs.items()})

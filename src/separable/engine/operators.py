@@ -1,0 +1,398 @@
+"""One call of ATen as one operator. In: a call with its arguments by name. Out: operator, inputs, activation, shape.
+
+``READERS`` lists what the engine knows; everything else, and every known call with arguments that the engine has no
+kernel for, raises ``UnsupportedError`` with the reason, and stays a call of PyTorch.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from separable.engine.network import (
+    Activate,
+    Affine,
+    Combine,
+    Convolve,
+    Floats,
+    Join,
+    Mean,
+    Operator,
+    Pad,
+    Part,
+    Pooling,
+    Shape,
+)
+from separable.kernels.epilogue import NONE, Activation
+from separable.spec import ConvSpec
+
+
+class UnsupportedError(Exception):
+    """There is no native operator for a call; the text says why."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Map:
+    """A value that a native operator can read: (c, h, w) for each image, or that flattened to a vector."""
+
+    name: str
+    shape: Shape
+    is_flattened: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Foreign:
+    """A value that no native operator can read, and why."""
+
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Request:
+    """A call: arguments by the schema's names (maps, constants, numbers), the shape of the result, lanes of a panel."""
+
+    arguments: Mapping[str, Any]
+    shape: tuple[int, ...]
+    lanes: int
+
+    def map(self, name: str) -> Map:
+        """The argument as a map that is not flattened."""
+        value = self.arguments[name]
+        if not isinstance(value, Map):
+            raise UnsupportedError(
+                value.reason if isinstance(value, Foreign) else f"{name} is not computed by the network"
+            )
+        if value.is_flattened:
+            raise UnsupportedError("it reads a flattened map")
+        return value
+
+    def array(self, name: str) -> Floats | None:
+        """The argument as a constant array; None where the call has none."""
+        value = self.arguments.get(name)
+        if value is None:
+            return None
+        if not isinstance(value, Tensor):
+            raise UnsupportedError(f"{name} is computed by the network")
+        return np.ascontiguousarray(value.detach().cpu().to(torch.float32).numpy())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """What a call becomes."""
+
+    inputs: tuple[str, ...]
+    operator: Operator
+    shape: Shape
+    activation: Activation = NONE
+
+
+def map_shape(shape: Sequence[int]) -> Shape:
+    """(c, h, w) of a tensor (n, c), (n, c, l) or (n, c, h, w)."""
+    if len(shape) not in (2, 3, 4):
+        raise UnsupportedError(f"it has {len(shape)} axes")
+    c, *size = shape[1:]
+    return (c, *([1] * (2 - len(size)) + list(size)))  # type: ignore[return-value]
+
+
+def read(name: str, request: Request) -> Reading:
+    """The operator for a call of ``aten::name``."""
+    reader = READERS.get(name)
+    if reader is None:
+        raise UnsupportedError(f"there is no native operator for aten.{name}")
+    return reader(request)
+
+
+def _convolution(request: Request) -> Reading:
+    a, x = request.arguments, request.map("input")
+    weight = request.array("weight")
+    if weight is None or a.get("transposed"):
+        raise UnsupportedError("transposed convolutions have no native operator")
+    dims = weight.ndim - 2
+    if dims > 2:
+        raise UnsupportedError("convolutions over volumes have no native operator")
+    padding = a["padding"]
+    spec = ConvSpec(
+        weight.shape[1] * a["groups"],
+        weight.shape[0],
+        kernel=_two(weight.shape[2:], 1),
+        size=x.shape[1:],
+        stride=_two(_per_axis(a["stride"], dims), 1),
+        padding=padding if isinstance(padding, str) else _two(_per_axis(padding, dims), 0),
+        dilation=_two(_per_axis(a["dilation"], dims), 1),
+        groups=a["groups"],
+    )
+    bias = request.array("bias")
+    return Reading(
+        inputs=(x.name,),
+        operator=Convolve(
+            spec=spec,
+            weight=weight.reshape(*weight.shape[:2], *spec.kernel),
+            bias=np.zeros(spec.c_out, np.float32) if bias is None else bias,
+        ),
+        shape=(spec.c_out, *spec.size_out),  # type: ignore[arg-type]
+    )
+
+
+def _linear(request: Request) -> Reading:
+    x, weight, bias = request.arguments["input"], request.array("weight"), request.array("bias")
+    if (
+        not isinstance(x, Map)
+        or weight is None
+        or not (x.is_flattened or x.shape[1:] == (1, 1))
+        or len(request.shape) != 2
+    ):
+        raise UnsupportedError("a linear layer over anything but the channels has no native operator")
+    c, h, w = x.shape
+    spec = ConvSpec(c, weight.shape[0], kernel=(h, w), size=(h, w))
+    zeros = np.zeros(spec.c_out, np.float32)
+    operator = Convolve(spec=spec, weight=weight.reshape(-1, c, h, w), bias=zeros if bias is None else bias)
+    return Reading(inputs=(x.name,), operator=operator, shape=(spec.c_out, 1, 1))
+
+
+def _batch_norm(request: Request) -> Reading:
+    x = request.map("input")
+    if request.arguments.get("training"):
+        raise UnsupportedError("batch norm in training mode has no native operator")
+    mean, variance = request.array("running_mean"), request.array("running_var")
+    if mean is None or variance is None:
+        raise UnsupportedError("batch norm without running statistics has no native operator")
+    weight, bias = request.array("weight"), request.array("bias")
+    scale = (1 / np.sqrt(variance.astype(np.float64) + request.arguments["eps"])) * (1 if weight is None else weight)
+    shift = (0 if bias is None else bias) - mean * scale
+    affine = Affine(scale=scale.astype(np.float32), shift=np.asarray(shift, np.float32))
+    return Reading(inputs=(x.name,), operator=affine, shape=x.shape)
+
+
+def _activation(choose: Callable[[Request], Activation]) -> Callable[[Request], Reading]:
+    def reader(request: Request) -> Reading:
+        x = request.map("self" if "self" in request.arguments else "input")
+        return Reading(inputs=(x.name,), operator=Activate(), shape=x.shape, activation=choose(request))
+
+    return reader
+
+
+def _clamp(request: Request) -> Activation:
+    low, high = request.arguments.get("min"), request.arguments.get("max")
+    low = request.arguments.get("min_val") if low is None else low
+    high = request.arguments.get("max_val") if high is None else high
+    return Activation(
+        kind="clamp", low=-math.inf if low is None else float(low), high=math.inf if high is None else float(high)
+    )
+
+
+def _gelu(request: Request) -> Activation:
+    return Activation(kind="gelu_tanh" if request.arguments["approximate"] == "tanh" else "gelu")
+
+
+def _pool(kind: str) -> Callable[[Request], Reading]:
+    def reader(request: Request) -> Reading:
+        a, x = request.arguments, request.map("self")
+        if a.get("divisor_override"):
+            raise UnsupportedError("an average with another divisor has no native operator")
+        dims = len(request.shape) - 2
+        kernel = _two(_per_axis(a["kernel_size"], dims), 1)
+        stride = _two(_per_axis(a["stride"] or a["kernel_size"], dims), 1)
+        dilation = _two(_per_axis(a.get("dilation", 1), dims), 1)
+        before = _two(_per_axis(a["padding"], dims), 0)
+        shape = map_shape(request.shape)
+        after = [
+            max(p, (out - 1) * s + (k - 1) * d + 1 - size - p)
+            for out, s, k, d, size, p in zip(shape[1:], stride, kernel, dilation, x.shape[1:], before, strict=True)
+        ]
+        if kind == "average" and list(before) != after:
+            raise UnsupportedError("an average over windows that stick out has no native operator")
+        spec = ConvSpec(
+            x.shape[0],
+            x.shape[0],
+            kernel,
+            x.shape[1:],
+            stride,
+            list(zip(before, after, strict=True)),
+            dilation,
+            x.shape[0],
+        )
+        pooling = Pooling(kind=kind, spec=spec, counts_padding=a.get("count_include_pad", True))
+        return Reading(inputs=(x.name,), operator=pooling, shape=shape)
+
+    return reader
+
+
+def _adaptive(request: Request) -> Reading:
+    x, (c, h, w) = request.map("self"), map_shape(request.shape)
+    if (h, w) == (1, 1):
+        return Reading(inputs=(x.name,), operator=Mean(), shape=(c, 1, 1))
+    if x.shape[1] % h or x.shape[2] % w:
+        raise UnsupportedError(f"averages from {x.shape[1:]} to {(h, w)} overlap; there is no native operator")
+    kernel = (x.shape[1] // h, x.shape[2] // w)
+    spec = ConvSpec(c, c, kernel=kernel, size=x.shape[1:], stride=kernel, groups=c)
+    return Reading(inputs=(x.name,), operator=Pooling(kind="average", spec=spec), shape=(c, h, w))
+
+
+def _mean(request: Request) -> Reading:
+    x, dims = request.map("self"), request.arguments["dim"] or []
+    rank = len(request.shape) if request.arguments["keepdim"] else len(request.shape) + len(dims)
+    if sorted(d % rank for d in dims) != list(range(2, rank)) or rank == 2:
+        raise UnsupportedError("a mean over anything but all pixels has no native operator")
+    return Reading(inputs=(x.name,), operator=Mean(), shape=(x.shape[0], 1, 1))
+
+
+def _combine(operation: str) -> Callable[[Request], Reading]:
+    def reader(request: Request) -> Reading:
+        a, b = request.arguments["self"], request.arguments["other"]
+        if request.arguments.get("alpha", 1) != 1:
+            raise UnsupportedError("a sum with a factor has no native operator")
+        if not (isinstance(a, Map) and isinstance(b, Map)):
+            return _with_constant(operation, request)
+        x, y = request.map("self"), request.map("other")
+        shape = map_shape(request.shape)
+        for one in (x, y):
+            if one.shape not in (shape, (shape[0], 1, 1)):
+                raise UnsupportedError(f"maps of {x.shape} and {y.shape} have no native operator")
+        if x.shape != shape and operation == "subtract":
+            raise UnsupportedError("a vector less a map has no native operator")
+        inputs = (x.name, y.name) if x.shape == shape else (y.name, x.name)
+        if shape not in (x.shape, y.shape):
+            raise UnsupportedError(f"maps of {x.shape} and {y.shape} have no native operator")
+        return Reading(inputs=inputs, operator=Combine(operation=operation), shape=shape)
+
+    return reader
+
+
+def _with_constant(operation: str, request: Request) -> Reading:
+    """A map with a number, or with one constant for each channel."""
+    a, b = request.arguments["self"], request.arguments["other"]
+    is_swapped = not isinstance(a, Map)
+    x = request.map("other" if is_swapped else "self")
+    values = _per_channel(a if is_swapped else b, x.shape[0], len(request.shape))
+    one, zero = np.ones(x.shape[0], np.float32), np.zeros(x.shape[0], np.float32)
+    if is_swapped and operation in ("subtract", "divide"):
+        if operation == "divide":
+            raise UnsupportedError("a division by a map has no native operator")
+        affine = Affine(scale=-one, shift=values)
+    else:
+        affine = {
+            "add": lambda: Affine(scale=one, shift=values),
+            "subtract": lambda: Affine(scale=one, shift=-values),
+            "multiply": lambda: Affine(scale=values, shift=zero),
+            "divide": lambda: Affine(scale=(1 / values.astype(np.float64)).astype(np.float32), shift=zero),
+        }[operation]()
+    if map_shape(request.shape) != x.shape:
+        raise UnsupportedError("it spreads a map over a larger constant")
+    return Reading(inputs=(x.name,), operator=affine, shape=x.shape)
+
+
+def _per_channel(value: Any, channels: int, rank: int) -> Floats:
+    if isinstance(value, int | float):
+        return np.full(channels, value, np.float32)
+    if not isinstance(value, Tensor):
+        raise UnsupportedError("its operands have no native operator")
+    shape = (1,) * (rank - value.ndim) + tuple(value.shape)
+    if value.ndim > rank or any(n != 1 for i, n in enumerate(shape) if i != 1) or shape[1] not in (1, channels):
+        raise UnsupportedError(f"a constant of {tuple(value.shape)} has no native operator")
+    return np.broadcast_to(value.detach().cpu().float().numpy().reshape(-1), (channels,)).astype(np.float32)
+
+
+def _divide(request: Request) -> Reading:
+    if isinstance(request.arguments["other"], Map):
+        raise UnsupportedError("a division by a map has no native operator")
+    return _with_constant("divide", request)
+
+
+def _reversed_subtract(request: Request) -> Reading:
+    swapped = {"self": request.arguments["other"], "other": request.arguments["self"]}
+    return _with_constant("subtract", Request(arguments=swapped, shape=request.shape, lanes=request.lanes))
+
+
+def _cat(request: Request) -> Reading:
+    values, shape = request.arguments["tensors"], map_shape(request.shape)
+    maps = [Request(arguments={"x": v}, shape=request.shape, lanes=request.lanes).map("x") for v in values]
+    if request.arguments["dim"] % len(request.shape) != 1:
+        raise UnsupportedError("joining along anything but the channels has no native operator")
+    if any(m.shape[0] % request.lanes for m in maps[:-1]):
+        raise UnsupportedError(f"channels that are not a multiple of {request.lanes} are joined")
+    return Reading(inputs=tuple(m.name for m in maps), operator=Join(), shape=shape)
+
+
+def _slice(request: Request) -> Reading:
+    a, x = request.arguments, request.map("self")
+    first = a["start"] or 0
+    if a["dim"] % len(request.shape) != 1 or a["step"] != 1 or first < 0:
+        raise UnsupportedError("a slice along anything but the channels has no native operator")
+    return _part(request, x, first)
+
+
+def _part(request: Request, x: Map, first: int) -> Reading:
+    if first % request.lanes:
+        raise UnsupportedError(f"a part begins at channel {first}, not at a multiple of {request.lanes}")
+    return Reading(inputs=(x.name,), operator=Part(first=first), shape=map_shape(request.shape))
+
+
+def _pad(request: Request) -> Reading:
+    a, x = request.arguments, request.map("self")
+    if a.get("mode", "constant") != "constant" or (a.get("value") or 0.0) != 0.0 or min(a["pad"]) < 0:
+        raise UnsupportedError("padding with anything but zeros has no native operator")
+    pad = [*a["pad"], 0, 0, 0, 0]
+    if len(a["pad"]) > 4 or (len(request.shape) == 3 and len(a["pad"]) > 2):
+        raise UnsupportedError("padding of channels has no native operator")
+    return Reading(
+        inputs=(x.name,), operator=Pad(padding=((pad[2], pad[3]), (pad[0], pad[1]))), shape=map_shape(request.shape)
+    )
+
+
+def _per_axis(value: Any, dims: int) -> list[int]:
+    entries = [value] * dims if isinstance(value, int) else list(value)
+    return entries * dims if len(entries) == 1 else entries
+
+
+def _two(entries: Sequence[int], missing: int) -> tuple[int, int]:
+    """(height, width): a signal is a map of one row."""
+    return (missing, entries[0]) if len(entries) == 1 else (entries[0], entries[1])
+
+
+def _plain(kind: str) -> Callable[[Request], Reading]:
+    return _activation(lambda _: Activation(kind=kind))
+
+
+READERS: dict[str, Callable[[Request], Reading]] = {
+    "conv1d": _convolution,
+    "conv2d": _convolution,
+    "convolution": _convolution,
+    "linear": _linear,
+    "batch_norm": _batch_norm,
+    "_native_batch_norm_legit_no_training": _batch_norm,
+    "relu": _plain("relu"),
+    "relu6": _activation(lambda _: Activation(kind="clamp", low=0.0, high=6.0)),
+    "hardtanh": _activation(_clamp),
+    "clamp": _activation(_clamp),
+    "clamp_min": _activation(_clamp),
+    "hardswish": _plain("hard_swish"),
+    "hardsigmoid": _plain("hard_sigmoid"),
+    "sigmoid": _plain("sigmoid"),
+    "silu": _plain("silu"),
+    "tanh": _plain("tanh"),
+    "gelu": _activation(_gelu),
+    "leaky_relu": _activation(lambda r: Activation(kind="leaky", low=float(r.arguments["negative_slope"]))),
+    "max_pool1d": _pool("max"),
+    "max_pool2d": _pool("max"),
+    "avg_pool1d": _pool("average"),
+    "avg_pool2d": _pool("average"),
+    "adaptive_avg_pool1d": _adaptive,
+    "adaptive_avg_pool2d": _adaptive,
+    "mean": _mean,
+    "add": _combine("add"),
+    "sub": _combine("subtract"),
+    "rsub": _reversed_subtract,
+    "mul": _combine("multiply"),
+    "div": _divide,
+    "cat": _cat,
+    "concat": _cat,
+    "slice": _slice,
+    "pad": _pad,
+    "constant_pad_nd": _pad,
+}

@@ -1,0 +1,111 @@
+"""A model as native programs. In: a PyTorch model and an example. Out: a ``Program`` that is called like the model."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from separable.engine.forward import Forward, build, is_channels_last
+from separable.engine.tuning import Tuner
+from separable.errors import ModelError
+from separable.kernels.isa import Isa, host
+
+Array = Tensor | NDArray[np.float32]
+
+
+def compile(
+    model: nn.Module,
+    example: Array | tuple[Array, ...],
+    *,
+    threads: int | None = None,
+    level: str | None = None,
+    measure: bool = True,
+) -> Program:
+    """The model as native code for this processor, for the example's shape now and for others when they come.
+
+    ``threads``: the most that a call uses, PyTorch's own number by default. ``level``: an instruction set other than
+    the best one. ``measure``: tries a few tiles a layer, once a machine; without it a cost model decides. The weights
+    are those of this moment.
+
+    Raises ``ModelError`` for a model in training mode, and where ``torch.export`` cannot follow the model.
+    """
+    if any(module.training for module in model.modules()):
+        raise ModelError(
+            "separable.compile",
+            given="a model in training mode",
+            expected="a model that infers",
+            remedy="Call model.eval() first; train in PyTorch, compile afterwards.",
+        )
+    program = Program(model, host(level), _threads(threads), measure=measure)
+    program.prepare(*(example if isinstance(example, tuple) else (example,)))
+    return program
+
+
+class Program:
+    """A compiled model: call it with tensors or NumPy arrays, get tensors. Batch and image size may change.
+
+    Each new shape is compiled once and kept. Several Python threads may call at once: they take turns.
+    """
+
+    def __init__(self, model: nn.Module, isa: Isa, threads: int, *, measure: bool = True) -> None:
+        self.model, self.isa, self.threads = model, isa, threads
+        self._tuner = Tuner(isa, threads, is_measuring=measure)
+        self._forwards: dict[tuple[Any, ...], Forward] = {}
+        self._preparing = threading.Lock()
+
+    def prepare(self, *inputs: Array) -> Forward:
+        """Compiles for inputs like these, unless that is done already."""
+        return self._forward([_checked(i, x) for i, x in enumerate(inputs)])
+
+    def __call__(self, *inputs: Array) -> Any:
+        """What the model would give. Raises ``ModelError`` for other dtypes, other devices, and for gradients."""
+        tensors = [_checked(i, x) for i, x in enumerate(inputs)]
+        return self._forward(tensors)(tensors)
+
+    def explain(self) -> str:
+        """What runs natively, what is left to PyTorch and why, for each shape so far."""
+        return "\n\n".join(map(str, self._forwards.values()))
+
+    def _forward(self, tensors: list[Tensor]) -> Forward:
+        key = tuple((tuple(x.shape), x.dtype, is_channels_last(x)) for x in tensors)
+        forward = self._forwards.get(key)
+        if forward is None:
+            with self._preparing:
+                forward = self._forwards.get(key)
+                if forward is None:
+                    forward = build(self.model, tensors, self.isa, self.threads, self._tuner)
+                    self._forwards[key] = forward
+        return forward
+
+
+def _threads(threads: int | None) -> int:
+    if threads is None:
+        return torch.get_num_threads()
+    if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
+        raise ModelError("separable.compile", given=f"threads={threads!r}", expected="a whole number from 1 up")
+    return threads
+
+
+def _checked(position: int, x: Array) -> Tensor:
+    where = f"input {position} of the program"
+    if isinstance(x, np.ndarray):
+        x = torch.from_numpy(np.ascontiguousarray(x))
+    if not isinstance(x, Tensor):
+        raise ModelError(where, given=type(x).__name__, expected="a tensor or a NumPy array")
+    if x.device.type != "cpu":
+        raise ModelError(where, given=f"a tensor on {x.device}", expected="a tensor on the CPU")
+    if x.is_floating_point() and x.dtype != torch.float32:
+        raise ModelError(where, given=str(x.dtype), expected="float32", remedy="Convert it with .float().")
+    if x.requires_grad and torch.is_grad_enabled():
+        raise ModelError(
+            where,
+            given="a tensor that wants gradients",
+            expected="inference",
+            remedy="Train in PyTorch, compile afterwards; or call under torch.no_grad().",
+        )
+    return x

@@ -1,0 +1,295 @@
+"""Where and how each operator runs. In: a network, an instruction set, threads. Out: kernels, buffers, and their order.
+
+A map that a padded layer reads gets a border that holds the padding: written once, when memory is made, and never
+again, because only maps of the same geometry share such a buffer. All other maps share one arena by liveness.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from separable.engine import tiles
+from separable.engine.network import (
+    Activate,
+    Combine,
+    Convolve,
+    Join,
+    Mean,
+    Network,
+    Node,
+    Pad,
+    Part,
+    Pooling,
+    Shape,
+)
+from separable.errors import ModelError
+from separable.kernels import convolution
+from separable.kernels.catalogue import Kernel
+from separable.kernels.convolution import Convolution
+from separable.kernels.depthwise import Depthwise
+from separable.kernels.elementwise import Elementwise, spread
+from separable.kernels.isa import Isa
+from separable.kernels.layout import ITEM, NO_BORDER, Border, Layout, channels_last, panels, planar
+from separable.kernels.moving import Move
+from separable.kernels.pooling import GlobalAverage, Pool
+
+Choose = Callable[[Sequence[Kernel]], Kernel]
+NON_NEGATIVE = frozenset({"relu", "sigmoid", "hard_sigmoid"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Bytes behind the start of a map; ``is_outside`` says that the caller brings the map."""
+
+    map: str
+    offset: int = 0
+    is_outside: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Step:
+    """One kernel with what it is given: maps and constants, by the position of the argument."""
+
+    name: str
+    kernel: Kernel
+    maps: Mapping[int, Place]
+    constants: Mapping[int, NDArray[np.generic]]
+    macs: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Slot:
+    """A map's place in memory: bytes from the start, its layout, what its border holds."""
+
+    offset: int
+    layout: Layout
+    fill: float
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Schedule:
+    """Steps in order, and one image's memory."""
+
+    steps: tuple[Step, ...]
+    slots: Mapping[str, Slot]
+    bytes: int
+
+
+def schedule(network: Network, isa: Isa, threads: int, choose: Choose, last: frozenset[str] = frozenset()) -> Schedule:
+    """``choose`` picks one of several kernels for the same work; inputs named in ``last`` come channels last."""
+    return _Scheduler(network, isa, threads, choose, last).run()
+
+
+@dataclass
+class _Scheduler:
+    network: Network
+    isa: Isa
+    threads: int
+    choose: Choose
+    last: frozenset[str]
+    layouts: dict[str, Layout] = field(default_factory=dict)
+    fills: dict[str, float] = field(default_factory=dict)
+    lasting: set[str] = field(default_factory=set)  # maps whose margin is written once, like a border
+    steps: list[Step] = field(default_factory=list)
+
+    def run(self) -> Schedule:
+        self.readers = self.network.readers()
+        for name, shape in self.network.inputs.items():
+            self._enter(name, shape)
+        for node in self.network.nodes:
+            self._lay_out(node.name, node.shape, node)
+            self._node(node)
+        for name, source in self.network.outputs.items():
+            self._leave(name, source)
+        slots, size = place(self.steps, self.layouts, self.fills, self.lasting)
+        return Schedule(steps=tuple(self.steps), slots=slots, bytes=size)
+
+    def _enter(self, name: str, shape: Shape) -> None:
+        """Brings an input into panels; few channels that only a dense convolution reads stay planes."""
+        is_stem = shape[0] < self.isa.lanes and all(
+            isinstance(reader.operator, Convolve) and not reader.operator.is_depthwise and reader.inputs[1:] == ()
+            for reader in self.readers[name]
+        )
+        outside = (channels_last if name in self.last else planar)(shape[0], shape[1:])
+        self._lay_out(name, shape, None)
+        if is_stem:
+            self.layouts[name] = planar(shape[0], shape[1:], self.layouts[name].border)
+        image = shape[0] * shape[1] * shape[2]
+        self._add(
+            f"{name} in",
+            Move(source=outside, target=self.layouts[name], source_image=image),
+            {0: Place(map=name, is_outside=True), 3: Place(map=name)},
+        )
+
+    def _leave(self, name: str, source: str) -> None:
+        """Brings a map out as the tensor that the caller knows as ``name``."""
+        c, h, w = self.network.shapes[source]
+        move = Move(source=self.layouts[source], target=planar(c, (h, w)), target_image=c * h * w)
+        self._add(f"{name} out", move, {0: Place(map=source), 3: Place(map=name, is_outside=True)})
+
+    def _lay_out(self, name: str, shape: Shape, node: Node | None) -> None:
+        """Decides the border of a map from those who read it."""
+        border, fills = NO_BORDER, set()
+        for reader in self.readers[name]:
+            operator = reader.operator
+            if isinstance(operator, Convolve | Pooling) and reader.inputs[0] == name:
+                border = _widest(border, operator.spec.padding)  # type: ignore[arg-type]
+                if any(map(any, operator.spec.padding)):
+                    is_max = isinstance(operator, Pooling) and operator.kind == "max"
+                    fills.add(float("-inf") if is_max and not _is_non_negative(node) else 0.0)
+        if len(fills) > 1:
+            raise ModelError(
+                name, given="a map that is padded with zeros and pooled with padding", expected="one kind of padding"
+            )
+        self.layouts[name] = panels(shape[0], shape[1:], self.isa.lanes, border)
+        self.fills[name] = fills.pop() if fills else 0.0
+
+    def _node(self, node: Node) -> None:
+        source, target = self.layouts[node.inputs[0]], self.layouts[node.name]
+        there, here = Place(map=node.inputs[0]), Place(map=node.name)
+        both = {0: there, 3: here}
+        act = node.activation
+        match node.operator:
+            case Convolve():
+                self._convolve(node, node.operator)
+            case Pooling() as p:
+                pool = Pool(
+                    kind=p.kind,
+                    spec=p.spec,
+                    source=source,
+                    target=target,
+                    counts_padding=p.counts_padding,
+                    activation=act,
+                )
+                self._add(node.name, pool, both, {1: pool.shares()})
+            case Mean():
+                self._add(node.name, GlobalAverage(source=source, target=target, activation=act), both)
+            case Activate():
+                self._add(node.name, Elementwise(operation="keep", source=source, target=target, activation=act), both)
+            case Combine() as combine:
+                other = self.layouts[node.inputs[1]]
+                if other.pixels == 1 and target.pixels > 1:
+                    other = spread(other, target)
+                kernel = Elementwise(
+                    operation=combine.operation, source=source, target=target, other=other, activation=act
+                )
+                self._add(node.name, kernel, {**both, 4: Place(map=node.inputs[1])})
+            case Join():
+                self._join(node)
+            case Part() as part:
+                whole = replace(source, channels=target.channels)
+                start = Place(map=there.map, offset=ITEM * source.panel * (part.first // self.isa.lanes))
+                self._add(node.name, Move(source=whole, target=target), {0: start, 3: here})
+            case Pad() as pad:
+                (top, _), (left, _) = pad.padding
+                inner = replace(target, height=source.height, width=source.width, border=NO_BORDER)
+                self.lasting.add(node.name)
+                start = Place(map=node.name, offset=target.offset(top, left))
+                self._add(node.name, Move(source=source, target=inner), {0: there, 3: start})
+            case _:
+                raise ModelError(node.name, given=str(node), expected="an operator with a kernel")
+
+    def _convolve(self, node: Node, operator: Convolve) -> None:
+        residual = self.layouts[node.inputs[1]] if len(node.inputs) > 1 else None
+        maps = (self.layouts[node.inputs[0]], self.layouts[node.name], residual)
+        options = tiles.depthwise if operator.is_depthwise else tiles.convolutions
+        kernel = self.choose(options(operator.spec, maps, node.activation, self.isa, self.threads))
+        if not isinstance(kernel, Convolution | Depthwise):
+            raise TypeError(f"a convolution cannot run as {kernel}")
+        constants: dict[int, NDArray[np.generic]] = {
+            convolution.WEIGHTS: kernel.pack(operator.weight, self.isa),
+            convolution.BIAS: kernel.pack_bias(operator.bias, self.isa),
+        }
+        if isinstance(kernel, Convolution) and not kernel.is_rowwise:
+            tables = (convolution.SOURCE_TABLE, convolution.TARGET_TABLE, convolution.RESIDUAL_TABLE)
+            constants |= dict(zip(tables, kernel.offsets(), strict=True))
+        places = {0: Place(map=node.inputs[0]), 3: Place(map=node.name)}
+        if residual is not None:
+            places[4] = Place(map=node.inputs[1])
+        self._add(node.name, kernel, places, constants, operator.spec.macs)
+
+    def _join(self, node: Node) -> None:
+        target, first = self.layouts[node.name], 0
+        for name in node.inputs:
+            source = self.layouts[name]
+            offset = ITEM * target.panel * (first // self.isa.lanes)
+            move = Move(source=source, target=replace(target, channels=source.channels))
+            self._add(f"{node.name} {name}", move, {0: Place(map=name), 3: Place(map=node.name, offset=offset)})
+            first += source.channels
+
+    def _add(
+        self,
+        name: str,
+        kernel: Kernel,
+        maps: Mapping[int, Place],
+        constants: Mapping[int, NDArray[np.generic]] | None = None,
+        macs: int = 0,
+    ) -> None:
+        self.steps.append(Step(name=name, kernel=kernel, maps=maps, constants=constants or {}, macs=macs))
+
+
+def place(
+    steps: Sequence[Step], layouts: Mapping[str, Layout], fills: Mapping[str, float], lasting: set[str]
+) -> tuple[dict[str, Slot], int]:
+    """Offsets by liveness: first fit for plain maps, one of the same geometry for maps with a border."""
+    first: dict[str, int] = {}
+    last: dict[str, int] = {}
+    for i, step in enumerate(steps):
+        for where in step.maps.values():
+            if not where.is_outside:
+                first.setdefault(where.map, i)
+                last[where.map] = i
+    plain = [name for name in first if layouts[name].border == NO_BORDER and name not in lasting]
+    slots, size = _first_fit(plain, first, last, layouts)
+    kept: dict[tuple[object, ...], list[tuple[int, list[str]]]] = {}
+    for name in (n for n in first if n not in slots):
+        layout = layouts[name]
+        key = (replace(layout, channels=layout.lanes), fills[name], layout.panels, name if name in lasting else "")
+        rooms = kept.setdefault(key, [])
+        room = next((r for r in rooms if last[r[1][-1]] < first[name]), None)
+        if room is None:
+            room = (size, [])
+            rooms.append(room)
+            size += _rounded(layout.floats * ITEM)
+        room[1].append(name)
+        slots[name] = Slot(offset=room[0], layout=layout, fill=fills[name])
+    return slots, size
+
+
+def _first_fit(
+    names: list[str], first: Mapping[str, int], last: Mapping[str, int], layouts: Mapping[str, Layout]
+) -> tuple[dict[str, Slot], int]:
+    slots: dict[str, Slot] = {}
+    size = 0
+    for name in names:
+        need, offset = _rounded(layouts[name].floats * ITEM), 0
+        alive = [
+            (s.offset, s.offset + _rounded(s.layout.floats * ITEM)) for n, s in slots.items() if last[n] >= first[name]
+        ]
+        for begin, end in sorted(alive):
+            if offset + need <= begin:
+                break
+            offset = max(offset, end)
+        slots[name] = Slot(offset=offset, layout=layouts[name], fill=0.0)
+        size = max(size, offset + need)
+    return slots, size
+
+
+def _rounded(size: int) -> int:
+    """Buffers begin on cache lines, some lines apart, so that no kernel's last load meets the next buffer."""
+    return -(-size // 64) * 64 + 192
+
+
+def _widest(a: Border, b: Border) -> Border:
+    (t, u), (v, w) = (tuple(max(p, q) for p, q in zip(x, y, strict=True)) for x, y in zip(a, b, strict=True))
+    return ((t, u), (v, w))
+
+
+def _is_non_negative(node: Node | None) -> bool:
+    if node is None:
+        return False
+    return node.activation.kind in NON_NEGATIVE or (node.activation.kind == "clamp" and node.activation.low >= 0)

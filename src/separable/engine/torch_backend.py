@@ -1,0 +1,66 @@
+"""``torch.compile(model, backend="separable")``. In: Dynamo's graph. Out: a function that runs it natively.
+
+Parameters and buffers are taken as constants until one is changed in place or replaced; then the graph is compiled
+again. Where gradients are wanted, PyTorch runs the graph, and a warning says so once.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from separable.engine.forward import Forward, build, is_channels_last
+from separable.engine.tuning import Tuner
+from separable.errors import SeparableWarning
+from separable.kernels.isa import host
+
+
+def compile(graph: fx.GraphModule, example: Sequence[Any]) -> Callable[..., Any]:  # noqa: ARG001 - Dynamo's signature
+    """A stand-in for the graph, compiled when it is first called, for each shape that comes."""
+    held = [i for i, node in enumerate(n for n in graph.graph.nodes if n.op == "placeholder") if _is_static(node)]
+    isa, threads = host(), torch.get_num_threads()
+    tuner = Tuner(isa, threads)
+    forwards: dict[Any, Forward] = {}
+    versions: list[tuple[int, int]] = []
+
+    def run(*inputs: Any) -> Any:
+        nonlocal versions
+        if torch.is_grad_enabled() and any(isinstance(x, Tensor) and x.requires_grad for x in inputs):
+            _warn_of_training()
+            return graph(*inputs)
+        now = [(inputs[i].data_ptr(), inputs[i]._version) for i in held]
+        if now != versions:
+            forwards.clear()
+            versions = now
+        free = [x for i, x in enumerate(inputs) if i not in kept]
+        key = tuple((tuple(x.shape), x.dtype, is_channels_last(x)) if isinstance(x, Tensor) else x for x in free)
+        if key not in forwards:
+            forwards[key] = build(graph, inputs, isa, threads, tuner, held)
+        return forwards[key](free)
+
+    kept = frozenset(held)
+    return run
+
+
+def _is_static(node: fx.Node) -> bool:
+    """Whether Dynamo marked the input as a parameter or buffer of a module."""
+    return "_dynamo_static_input_type" in (node.meta.get("tensor_dict") or {})
+
+
+_has_warned = False
+
+
+def _warn_of_training() -> None:
+    global _has_warned
+    if not _has_warned:
+        _has_warned = True
+        warnings.warn(
+            'torch.compile(backend="separable") runs inference; gradients are wanted here, so PyTorch runs the graph. '
+            "Call under torch.no_grad() to run natively.",
+            SeparableWarning,
+            stacklevel=3,
+        )

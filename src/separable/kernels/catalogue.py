@@ -1,0 +1,38 @@
+"""All kernels in one list. In: the value that describes one. Out: its IR under a name made from that value."""
+
+from __future__ import annotations
+
+import hashlib
+
+from separable.kernels import convolution, depthwise, elementwise, moving, pooling
+from separable.kernels.convolution import Convolution
+from separable.kernels.depthwise import Depthwise
+from separable.kernels.elementwise import Elementwise
+from separable.kernels.ir import Module
+from separable.kernels.isa import Isa
+from separable.kernels.moving import Move
+from separable.kernels.pooling import GlobalAverage, Pool
+
+Kernel = Convolution | Depthwise | Pool | GlobalAverage | Elementwise | Move
+
+
+def name_of(kernel: Kernel) -> str:
+    """One name a kernel: equal values share their code."""
+    return f"{type(kernel).__name__.lower()}_{hashlib.sha256(repr(kernel).encode()).hexdigest()[:16]}"
+
+
+def source_of(kernel: Kernel, isa: Isa) -> str:
+    """The LLVM module with the one function ``name_of(kernel)``."""
+    module, name = Module(), name_of(kernel)
+    match kernel:
+        case Convolution():
+            convolution.write(module, name, kernel, isa)
+        case Depthwise():
+            depthwise.write(module, name, kernel, isa)
+        case Pool() | GlobalAverage():
+            pooling.write(module, name, kernel, isa)
+        case Elementwise():
+            elementwise.write(module, name, kernel, isa)
+        case Move():
+            moving.write(module, name, kernel, isa)
+    return module.text

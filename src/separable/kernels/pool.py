@@ -1,0 +1,323 @@
+"""Threads that run a program together. In: the address of a program. Out: all its steps done, in one native call.
+
+The threads are Python's, but live in native code with the interpreter lock released. They meet at barriers: a thread
+spins for some tens of microseconds and then parks on a condition variable, so that an idle pool costs nothing.
+
+A program is an array of phases, each of six i64: ``mode, steps, address, first image, images, 0``. A step is
+(function, arguments). In mode ``TOGETHER`` all threads share every step of one image after the other; in mode ``APART``
+each thread does whole images on its own, and ``address`` holds one list of steps for each thread.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import ctypes
+import os
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+
+from separable.kernels.ir import Function, Module, Value
+from separable.kernels.isa import Isa
+from separable.kernels.jit import Library, object_code
+
+TOGETHER, APART = 0, 1
+PHASE_WORDS = 6
+SPINS = 2000  # of some 20 ns each: longer than any barrier of a healthy run, shorter than a scheduler's turn
+GENERATION, ARRIVED, PHASE, SLEEPERS, PHASES, COUNT, THREADS, STOP, MUTEX, CONDITION = (
+    0, 64, 128, 192, 256, 264, 272, 320, 384, 512,
+)  # fmt: skip
+STATE_BYTES = 640
+
+
+class Pool:
+    """``threads`` threads, the caller's among them. One program at a time; further callers wait their turn."""
+
+    def __init__(self, threads: int, isa: Isa) -> None:
+        self.threads = threads
+        self._turn = threading.Lock()
+        self._state = np.zeros(STATE_BYTES // 8 + 8, np.int64)
+        self._address = -(-self._state.ctypes.data // 64) * 64
+        self._native = _native(isa)
+        self._native.start(self._address, threads)
+        self._workers = [
+            threading.Thread(target=self._native.worker, args=(self._address, t), name=f"separable-{t}", daemon=True)
+            for t in range(1, threads)
+        ]
+        for worker in self._workers:
+            worker.start()
+
+    def run(self, phases: int, count: int) -> None:
+        """Runs ``count`` phases that begin at address ``phases``; returns when every thread is done."""
+        with self._turn:
+            self._native.run(self._address, phases, count)
+
+    @contextlib.contextmanager
+    def turn(self) -> Iterator[Callable[[int, int], None]]:
+        """The pool to oneself: for callers that change a program's arguments before they run it."""
+        with self._turn:
+            yield lambda phases, count: self._native.run(self._address, phases, count)
+
+    def stop(self) -> None:
+        """Ends the threads. A stopped pool never runs again."""
+        with self._turn:
+            self._native.stop(self._address)
+            for worker in self._workers:
+                worker.join()
+            self._workers = []
+
+
+def shared_pool(threads: int, isa: Isa) -> Pool:
+    """The pool of this process for so many threads; it ends with the interpreter, and a forked child gets its own."""
+    with _making:
+        key = (threads, isa.key)
+        if key not in _pools:
+            _pools[key] = Pool(threads, isa)
+        return _pools[key]
+
+
+_pools: dict[tuple[int, str], Pool] = {}
+_making = threading.Lock()
+
+
+def _forget() -> None:
+    global _making
+    _making = threading.Lock()
+    _pools.clear()
+
+
+@atexit.register
+def _stop_all() -> None:
+    while _pools:
+        _pools.popitem()[1].stop()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Native:
+    """The functions of the pool in machine code, and the library that holds them."""
+
+    library: Library
+    start: Callable[[int, int], None]
+    worker: Callable[[int, int], None]
+    run: Callable[[int, int, int], None]
+    stop: Callable[[int], None]
+
+
+@cache
+def _native(isa: Isa) -> _Native:
+    library = Library([object_code(_module(isa), isa)], isa)
+
+    def entry(name: str, arguments: int) -> Callable[..., None]:
+        return ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * arguments)(library.address(name))
+
+    return _Native(
+        library=library,
+        start=entry("pool_start", 2),
+        worker=entry("pool_worker", 2),
+        run=entry("pool_run", 3),
+        stop=entry("pool_stop", 1),
+    )
+
+
+def _module(isa: Isa) -> str:
+    module = Module()
+    for name in ("pthread_mutex_lock", "pthread_mutex_unlock", "pthread_cond_broadcast"):
+        module.declare(name, "i32", ["ptr"])
+    pause = "llvm.aarch64.hint" if isa.name == "neon" else "llvm.x86.sse2.pause"
+    module.declare(pause, "void", ["i32"] if isa.name == "neon" else [])
+    nap = f"call void @{pause}({'i32 1' if isa.name == 'neon' else ''})"
+    module.function("pool_wait", ["ptr", "i64", "i64"], lambda f, p: _wait(f, p, nap))
+    module.function("pool_wake", ["ptr"], _wake)
+    module.function("pool_barrier", ["ptr", "i64"], _barrier)
+    module.function("pool_work", ["ptr", "i64"], _work)
+    module.function("pool_start", ["ptr", "i64"], _start)
+    module.function("pool_worker", ["ptr", "i64"], _worker)
+    module.function("pool_run", ["ptr", "ptr", "i64"], _run)
+    module.function("pool_stop", ["ptr"], _stop)
+    return module.text
+
+
+def _read(f: Function, pool: Value, offset: int) -> Value:
+    return f.raw(f"load atomic i64, ptr {f.at(pool, offset).name} seq_cst, align 8", "i64")
+
+
+def _put(f: Function, pool: Value, offset: int, value: Value | int) -> None:
+    f.raw(f"store atomic i64 {f.operand(value, 'i64').name}, ptr {f.at(pool, offset).name} seq_cst, align 8")
+
+
+def _wait(f: Function, parameters: list[Value], nap: str) -> None:
+    """Until the word at ``offset`` is no longer ``old``: spin, then sleep under the mutex."""
+    pool, offset, old = parameters
+    word = f.at(pool, offset)
+    atomic = f"load atomic i64, ptr {word.name} seq_cst, align 8"
+    is_same = f"%same = icmp eq i64 %seen, {old.name}"
+    mutex, condition = f.at(pool, MUTEX).name, f.at(pool, CONDITION).name
+    sleepers = f.at(pool, SLEEPERS).name
+    f.lines += [
+        "  br label %spin",
+        "spin:",
+        "  %n = phi i64 [ 0, %entry ], [ %more, %again ]",
+        f"  %seen = {atomic}",
+        f"  {is_same}",
+        "  br i1 %same, label %again, label %done",
+        "again:",
+        f"  {nap}",
+        "  %more = add i64 %n, 1",
+        f"  %patient = icmp slt i64 %more, {SPINS}",
+        "  br i1 %patient, label %spin, label %park",
+        "park:",
+        f"  %u0 = call i32 @pthread_mutex_lock(ptr {mutex})",
+        f"  %u1 = atomicrmw add ptr {sleepers}, i64 1 seq_cst",
+        "  br label %look",
+        "look:",
+        f"  %now = {atomic}",
+        f"  %still = icmp eq i64 %now, {old.name}",
+        "  br i1 %still, label %sleep, label %up",
+        "sleep:",
+        f"  %u2 = call i32 @pthread_cond_wait(ptr {condition}, ptr {mutex})",
+        "  br label %look",
+        "up:",
+        f"  %u3 = atomicrmw sub ptr {sleepers}, i64 1 seq_cst",
+        f"  %u4 = call i32 @pthread_mutex_unlock(ptr {mutex})",
+        "  br label %done",
+        "done:",
+    ]
+    f.module.declare("pthread_cond_wait", "i32", ["ptr", "ptr"])
+
+
+def _wake(f: Function, parameters: list[Value]) -> None:
+    (pool,) = parameters
+
+    def broadcast() -> None:
+        f.call("pthread_mutex_lock", "i32", [f.at(pool, MUTEX)])
+        f.call("pthread_cond_broadcast", "i32", [f.at(pool, CONDITION)])
+        f.call("pthread_mutex_unlock", "i32", [f.at(pool, MUTEX)])
+
+    f.when(f.compare("sgt", _read(f, pool, SLEEPERS), 0), broadcast)
+
+
+def _barrier(f: Function, parameters: list[Value]) -> None:
+    pool, threads = parameters
+    old = _read(f, pool, PHASE)
+    before = f.raw(f"atomicrmw add ptr {f.at(pool, ARRIVED).name}, i64 1 seq_cst", "i64")
+    count = f.add(before, 1)
+
+    def last() -> None:
+        _put(f, pool, ARRIVED, 0)
+        _put(f, pool, PHASE, f.operand(f.add(old, 1), "i64"))
+        f.raw(f"call void @pool_wake(ptr {pool.name})")
+
+    is_last = f.compare("eq", count, threads)
+    f.when(is_last, last)
+    is_early = f.compare("ne", count, threads)
+    f.when(is_early, lambda: _discard(f.raw(f"call void @pool_wait(ptr {pool.name}, i64 {PHASE}, i64 {old.name})")))
+
+
+def _discard(_: Value) -> None:
+    return None
+
+
+def _work(f: Function, parameters: list[Value]) -> None:
+    """All phases, as thread number ``thread`` sees them."""
+    pool, thread = parameters
+    phases, count, threads = f.load("ptr", pool, PHASES), f.load("i64", pool, COUNT), f.load("i64", pool, THREADS)
+
+    def step(steps: Value, i: Value, thread: Value, threads: Value, image: Value) -> None:
+        at = f.at(steps, f.mul(i, 16))
+        function, arguments = f.load("ptr", at), f.load("ptr", at, 8)
+        f.raw(
+            f"call void {function.name}(ptr {arguments.name}, i64 {thread.name}, i64 {threads.name}, i64 {image.name})"
+        )
+
+    def phase(p: Value, _: list[Value]) -> list[Value]:
+        at = f.at(phases, f.mul(p, 8 * PHASE_WORDS))
+        mode, steps, address, first, images = (
+            f.load(t, at, 8 * i) for i, t in enumerate(("i64", "i64", "ptr", "i64", "i64"))
+        )
+        is_apart = f.compare("eq", mode, APART)
+        last = f.add(first, images)
+
+        def apart() -> None:
+            own = f.at(address, f.mul(f.mul(thread, steps), 16))
+
+            def image(n: Value, _: list[Value]) -> list[Value]:
+                def one(i: Value, _: list[Value]) -> list[Value]:
+                    step(own, i, Value("0", "i64"), Value("1", "i64"), n)
+                    return []
+
+                f.loop(0, steps, one)
+                return []
+
+            f.loop(f.add(first, thread), last, image, step=threads)
+            f.raw(f"call void @pool_barrier(ptr {pool.name}, i64 {threads.name})")
+
+        def together() -> None:
+            def image(n: Value, _: list[Value]) -> list[Value]:
+                def one(i: Value, _: list[Value]) -> list[Value]:
+                    step(address, i, thread, threads, n)
+                    f.raw(f"call void @pool_barrier(ptr {pool.name}, i64 {threads.name})")
+                    return []
+
+                f.loop(0, steps, one)
+                return []
+
+            f.loop(first, last, image)
+
+        f.when(is_apart, apart)
+        f.when(f.compare("ne", mode, APART), together)
+        return []
+
+    f.loop(0, count, phase)
+
+
+def _start(f: Function, parameters: list[Value]) -> None:
+    pool, threads = parameters
+    f.store(threads, pool, THREADS)
+    null = Value("null", "ptr")
+    f.call("pthread_mutex_init", "i32", [f.at(pool, MUTEX), null])
+    f.call("pthread_cond_init", "i32", [f.at(pool, CONDITION), null])
+
+
+def _worker(f: Function, parameters: list[Value]) -> None:
+    """Waits for the generation to change, works, waits again; a worker that starts late finds its first job waiting."""
+    pool, thread = parameters
+    f.lines += [
+        "  br label %idle",
+        "idle:",
+        "  %turn = phi i64 [ 0, %entry ], [ %next, %job ]",
+        f"  call void @pool_wait(ptr {pool.name}, i64 {GENERATION}, i64 %turn)",
+        "  %next = add i64 %turn, 1",
+    ]
+    stop = _read(f, pool, STOP)
+    f.lines += [
+        f"  %ends = icmp ne i64 {stop.name}, 0",
+        "  br i1 %ends, label %end, label %job",
+        "job:",
+        f"  call void @pool_work(ptr {pool.name}, i64 {thread.name})",
+        "  br label %idle",
+        "end:",
+    ]
+
+
+def _run(f: Function, parameters: list[Value]) -> None:
+    pool, phases, count = parameters
+    f.store(phases, pool, PHASES)
+    f.store(count, pool, COUNT)
+    f.raw(f"atomicrmw add ptr {f.at(pool, GENERATION).name}, i64 1 seq_cst", "i64")
+    f.raw(f"call void @pool_wake(ptr {pool.name})")
+    f.raw(f"call void @pool_work(ptr {pool.name}, i64 0)")
+
+
+def _stop(f: Function, parameters: list[Value]) -> None:
+    (pool,) = parameters
+    _put(f, pool, STOP, 1)
+    f.raw(f"atomicrmw add ptr {f.at(pool, GENERATION).name}, i64 1 seq_cst", "i64")
+    f.raw(f"call void @pool_wake(ptr {pool.name})")

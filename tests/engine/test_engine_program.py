@@ -1,0 +1,198 @@
+"""Whole networks on the engine against PyTorch. In: small networks. Out: agreement, and what is said of the rest."""
+
+import threading
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from small_networks import NETWORKS, build, mobile
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from separable.engine import compile, torch_backend
+from separable.errors import ModelError, SeparableError, SeparableWarning
+
+CLOSE = 1e-5  # relative; sums of some hundred float32 products in another order
+
+
+def agree(a: object, b: object) -> None:
+    """Trees of tensors that are the same numbers, to rounding."""
+    got, expected = pytree.tree_leaves(a), pytree.tree_leaves(b)
+    assert pytree.tree_structure(a) == pytree.tree_structure(b)
+    for x, y in zip(got, expected, strict=True):
+        assert x.shape == y.shape
+        assert (x - y).norm() <= CLOSE * y.norm()
+
+
+def expected(model: nn.Module, *inputs: Tensor) -> object:
+    with torch.no_grad():
+        return model(*inputs)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_network_gives_what_pytorch_gives(name: str) -> None:
+    make, shape = NETWORKS[name]
+    model, x = build(make), torch.randn(shape)
+    for threads in (1, 2):
+        program = compile(model, x, threads=threads, measure=False)
+        agree(program(x), expected(model, x))
+        y = torch.randn(shape)
+        agree(program(y), expected(model, y))
+
+
+def test_measured_tiles_compute_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SEPARABLE_CACHE", str(tmp_path))
+    model, x = build(mobile), torch.randn(1, 3, 32, 32)
+    for _ in range(2):  # measured, then remembered
+        agree(compile(model, x, threads=2)(x), expected(model, x))
+    assert list((tmp_path / "tuning").glob("*.json"))
+
+
+def test_a_damaged_tuning_entry_is_measured_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SEPARABLE_CACHE", str(tmp_path))
+    model, x = build(lambda: nn.Conv2d(8, 16, 1)), torch.randn(1, 8, 6, 6)
+    compile(model, x, threads=1)
+    (path,) = (tmp_path / "tuning").glob("*.json")
+    path.write_text("{")
+    agree(compile(model, x, threads=1)(x), expected(model, x))
+    assert path.read_text() != "{"
+
+
+def test_batch_and_size_may_change_and_each_is_compiled_once() -> None:
+    model = build(mobile)
+    program = compile(model, torch.randn(1, 3, 32, 32), threads=2, measure=False)
+    for shape in ((1, 3, 32, 32), (3, 3, 32, 32), (4, 3, 40, 32), (1, 3, 32, 32)):
+        x = torch.randn(shape)
+        agree(program(x), expected(model, x))
+    assert program.explain().count("for ") == 3
+
+
+def test_arrays_channels_last_and_strided_tensors_are_read() -> None:
+    model, x = build(mobile), torch.randn(2, 3, 32, 32)
+    program = compile(model, x, threads=1, measure=False)
+    agree(program(x.numpy()), expected(model, x))
+    agree(program(x.to(memory_format=torch.channels_last)), expected(model, x))
+    agree(program(torch.randn(2, 3, 32, 64)[..., ::2].copy_(x)), expected(model, x))
+    assert program(np.asfortranarray(x.numpy())).shape == (2, 10)
+
+
+def test_what_is_not_known_stays_in_pytorch_and_is_said() -> None:
+    class Odd(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.one, self.two = nn.Conv2d(4, 8, 3), nn.Conv2d(8, 4, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.two(torch.cumsum(torch.relu(self.one(x)), 3)).flip(2)  # type: ignore[no-any-return]
+
+    model, x = build(Odd), torch.randn(2, 4, 8, 8)
+    program = compile(model, x, measure=False)
+    agree(program(x), expected(model, x))
+    assert "2 native, 2 in PyTorch" in program.explain()
+    assert "cumsum: there is no native operator for aten.cumsum" in program.explain()
+
+
+def test_a_model_without_convolutions_stays_in_pytorch() -> None:
+    model, x = build(lambda: nn.Sequential(nn.ReLU(), nn.Softmax(1))), torch.randn(2, 5)
+    program = compile(model, x)
+    agree(program(x), expected(model, x))
+    assert "0 native" in program.explain()
+
+
+def test_a_value_changed_in_place_is_read_changed() -> None:
+    class InPlace(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(3, 8, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.conv(x)
+            torch.relu_(y)
+            return y * 2
+
+    model, x = build(InPlace), torch.randn(1, 3, 8, 8)
+    agree(compile(model, x, measure=False)(x), expected(model, x))
+
+
+def test_infinite_and_missing_numbers_come_out_where_pytorch_has_them() -> None:
+    model, x = build(lambda: nn.Sequential(nn.Conv2d(3, 11, 3, padding=1), nn.ReLU())), torch.randn(1, 3, 8, 8)
+    x[0, 0, 2, 2] = float("nan")
+    got, wanted = compile(model, x, measure=False)(x), expected(model, x)
+    assert isinstance(wanted, Tensor)
+    assert torch.equal(got.isnan(), wanted.isnan())
+
+
+def test_inputs_that_cannot_run_are_refused() -> None:
+    model = build(mobile)
+    program = compile(model, torch.randn(1, 3, 32, 32), measure=False)
+    with pytest.raises(ModelError, match="expected float32"):
+        program(torch.randn(1, 3, 32, 32, dtype=torch.float64))
+    with pytest.raises(ModelError, match="on the CPU"):
+        program(torch.empty(1, 3, 32, 32, device="meta"))
+    with pytest.raises(ModelError, match="Train in PyTorch"):
+        program(torch.randn(1, 3, 32, 32, requires_grad=True))
+    with pytest.raises(ModelError, match="a tensor or a NumPy array"):
+        program([1.0])  # type: ignore[arg-type]
+    with pytest.raises(ModelError, match=r"torch\.export"):
+        program(torch.randn(1, 4, 32, 32))
+    with pytest.raises(ModelError, match=r"model\.eval"):
+        compile(model.train(), torch.randn(1, 3, 32, 32))
+    with pytest.raises(ModelError, match="threads=0"):
+        compile(model.eval(), torch.randn(1, 3, 32, 32), threads=0)
+    with pytest.raises(SeparableError, match="'mmx'"):
+        compile(model, torch.randn(1, 3, 32, 32), level="mmx")
+
+
+def test_several_threads_may_call_one_program() -> None:
+    model = build(mobile)
+    inputs = [torch.randn(1, 3, 32, 32) for _ in range(4)]
+    program = compile(model, inputs[0], threads=2, measure=False)
+    wanted, wrong = [expected(model, x) for x in inputs], []
+
+    def call(i: int) -> None:
+        for _ in range(20):
+            got = program(inputs[i])
+            if not torch.allclose(got, wanted[i], rtol=1e-4, atol=1e-5):  # type: ignore[arg-type]
+                wrong.append(i)
+
+    callers = [threading.Thread(target=call, args=(i,)) for i in range(4)]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join()
+    assert wrong == []
+
+
+@pytest.fixture
+def dynamo() -> Iterator[None]:
+    torch._dynamo.reset()
+    yield
+    torch._dynamo.reset()
+
+
+@pytest.mark.usefixtures("dynamo")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_torch_compile_runs_natively_follows_shapes_and_weights() -> None:
+    model = build(mobile)
+    compiled = torch.compile(model, backend=torch_backend.compile)
+    with torch.no_grad(), warnings.catch_warnings():
+        for shape in ((2, 3, 32, 32), (1, 3, 32, 32), (3, 3, 40, 32)):
+            x = torch.randn(shape)
+            agree(compiled(x), model(x))
+        model[-1].weight.mul_(2)
+        agree(compiled(x), model(x))
+
+
+@pytest.mark.usefixtures("dynamo")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_training_under_torch_compile_falls_back_and_says_so_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch_backend, "_has_warned", False)
+    model, x = build(mobile), torch.randn(1, 3, 32, 32)
+    compiled = torch.compile(model, backend=torch_backend.compile)
+    with pytest.warns(SeparableWarning, match="PyTorch runs the graph"):
+        compiled(x).sum().backward()
+    assert model[-1].weight.grad is not None
+    compiled(x)

@@ -1,0 +1,100 @@
+"""Kernels run between guard pages. In: a kernel, maps as arrays (c, h, w). Out: what it wrote, and proof of where.
+
+Every buffer ends where a page begins that may not be touched; what lies before it, and every float of a target that
+is not a pixel, is poison that must still be there afterwards.
+"""
+
+import ctypes
+import mmap
+from collections.abc import Callable
+from functools import cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from separable.kernels.catalogue import Kernel, name_of, source_of
+from separable.kernels.isa import Isa
+from separable.kernels.jit import Library, object_code
+from separable.kernels.layout import Layout
+
+POISON = np.float32(-7.25e30)
+PAGE = mmap.PAGESIZE
+_libc = ctypes.CDLL(None)
+_held: list[mmap.mmap] = []
+
+
+def guarded(floats: int, fill: float = float(POISON)) -> NDArray[np.float32]:
+    """Floats that end where a forbidden page begins, behind a page of poison."""
+    size = -(-floats * 4 // PAGE) * PAGE + 2 * PAGE
+    region = mmap.mmap(-1, size)
+    _held.append(region)
+    whole = np.frombuffer(region, np.uint8)
+    start = whole.ctypes.data
+    assert _libc.mprotect(ctypes.c_void_p(start + size - PAGE), ctypes.c_size_t(PAGE), 0) == 0
+    usable = whole[: size - PAGE].view(np.float32)
+    usable[:] = POISON
+    usable[usable.size - floats :] = fill
+    return usable[usable.size - floats :]
+
+
+def view(buffer: NDArray[np.float32], layout: Layout) -> NDArray[np.float32]:
+    """(panels, h, w, lanes) of the pixels in a buffer."""
+    shape = (layout.panels, layout.height, layout.width, layout.lanes)
+    strides = tuple(4 * n for n in (layout.panel, layout.row, layout.pixel, 1))
+    return np.lib.stride_tricks.as_strided(buffer[layout.offset() // 4 :], shape, strides)
+
+
+def fill(buffer: NDArray[np.float32], layout: Layout, x: NDArray[np.float64]) -> None:
+    """Writes (c, h, w) into the pixels; the channels that pad the last panel become poison."""
+    c = np.arange(layout.channels)
+    pixels = view(buffer, layout)
+    pixels[...] = POISON
+    pixels[c // layout.lanes, :, :, c % layout.lanes] = x
+
+
+def read(buffer: NDArray[np.float32], layout: Layout) -> NDArray[np.float32]:
+    """(c, h, w) from the pixels."""
+    c = np.arange(layout.channels)
+    return view(buffer, layout)[c // layout.lanes, :, :, c % layout.lanes]
+
+
+@cache
+def entry(kernel: Kernel, isa: Isa) -> Callable[[int, int, int, int], None]:
+    """The kernel as a function; its library lives as long as the process."""
+    library = Library([object_code(source_of(kernel, isa), isa)], isa)
+    _libraries.append(library)
+    return ctypes.CFUNCTYPE(None, ctypes.c_void_p, *[ctypes.c_int64] * 3)(library.address(name_of(kernel)))
+
+
+_libraries: list[Library] = []
+
+
+def run(
+    kernel: Kernel,
+    isa: Isa,
+    inputs: dict[int, tuple[Layout, NDArray[np.float64], float]],
+    constants: dict[int, NDArray[np.generic]],
+    *,
+    threads: int = 1,
+) -> NDArray[np.float32]:
+    """Calls the kernel as each of ``threads`` in turn; ``inputs``: layout, map, what its border holds, by position."""
+    layout = kernel.target
+    target = guarded(layout.floats)
+    places: dict[int, NDArray[np.generic]] = {3: target}
+    for position, (where, x, border) in inputs.items():
+        places[position] = guarded(where.floats, border)
+        fill(places[position], where, x)  # type: ignore[arg-type]
+    for position, array in constants.items():
+        buffer = guarded(array.nbytes // 4)
+        buffer[:] = array.view(np.float32)
+        places[position] = buffer
+    addresses = np.zeros(8, np.uint64)
+    for position, buffer in places.items():
+        addresses[position] = buffer.ctypes.data
+    for thread in range(threads):
+        entry(kernel, isa)(addresses.ctypes.data, thread, threads, 0)
+    result = read(target, layout).copy()
+    view(target, layout)[...] = POISON
+    assert (target == POISON).all(), "the kernel wrote outside the pixels of its target"
+    _held.clear()
+    return result

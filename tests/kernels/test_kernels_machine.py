@@ -1,0 +1,223 @@
+"""Levels, machine code on disk, and threads. In: IR. Out: code that survives damage, and pools that run and end."""
+
+import ctypes
+import os
+import shutil
+import subprocess
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from separable.errors import SeparableError, SeparableWarning
+from separable.kernels import jit
+from separable.kernels.catalogue import name_of, source_of
+from separable.kernels.convolution import Convolution, Tile
+from separable.kernels.depthwise import Depthwise
+from separable.kernels.ir import Module, Value, constant, vector
+from separable.kernels.isa import Isa, host, levels, target
+from separable.kernels.jit import Library, object_code
+from separable.kernels.layout import panels
+from separable.kernels.pool import APART, PHASE_WORDS, TOGETHER, Pool, shared_pool
+from separable.spec import ConvSpec
+
+ZEN4 = {"triple": "x86_64-unknown-linux-gnu", "cpu": "znver4"}
+ARM = {"triple": "aarch64-unknown-linux-gnu", "cpu": "cortex-a72"}
+
+
+def adder(amount: int, name: str = "more") -> str:
+    module = Module()
+    module.function(name, ["i64"], lambda f, p: f.add(p[0], amount), result="i64")
+    return module.text
+
+
+def call(code: bytes, isa: Isa, number: int) -> int:
+    library = Library([code], isa)
+    return int(ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_int64)(library.address("more"))(number))
+
+
+def test_a_level_that_the_machine_lacks_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(SeparableError, match="'sse9'"):
+        host("sse9")
+    with pytest.raises(SeparableError, match="one of"):
+        target("sse9", triple="x", cpu="y")
+    monkeypatch.setenv("SEPARABLE_ISA", levels()[-1])
+    assert host.__wrapped__().name == levels()[-1]
+
+
+def test_code_is_kept_and_found_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SEPARABLE_CACHE", str(tmp_path))
+    code = object_code(adder(41), host())
+    monkeypatch.setattr(jit, "_compile", lambda *_: pytest.fail("compiled again"))
+    assert object_code(adder(41), host()) == code
+    assert call(code, host(), 1) == 42
+
+
+@pytest.mark.parametrize("damage", [b"", b"separable object\n", None], ids=["empty", "cut off", "one bit"])
+def test_a_damaged_entry_is_rebuilt(damage: bytes | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SEPARABLE_CACHE", str(tmp_path))
+    code = object_code(adder(1), host())
+    (path,) = tmp_path.rglob("*.o")
+    content = bytearray(path.read_bytes())
+    content[-40] ^= 1
+    path.write_bytes(bytes(content) if damage is None else damage)
+    assert object_code(adder(1), host()) == code
+    assert path.read_bytes().endswith(code)
+
+
+def test_a_folder_that_cannot_be_written_costs_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("SEPARABLE_CACHE", str(tmp_path / "file"))
+    with pytest.warns(SeparableWarning, match="not kept"):
+        code = object_code(adder(2), host())
+    assert call(code, host(), 5) == 7
+
+
+def test_a_missing_function_is_named() -> None:
+    with pytest.raises(SeparableError, match="'nothing'"):
+        Library([object_code(adder(3), host())], host()).address("nothing")
+
+
+def layers(isa: Isa) -> list[Convolution | Depthwise]:
+    pointwise, depthwise = ConvSpec(40, 70, 1, (9, 9)), ConvSpec(40, 40, 3, (9, 9), padding=1, groups=40)
+    source, wide = panels(40, (9, 9), isa.lanes, depthwise.padding), panels(70, (9, 9), isa.lanes)
+    return [
+        Convolution(spec=pointwise, source=source, target=wide, tile=Tile(pixels=4, vectors=2, block=4)),
+        Depthwise(spec=depthwise, source=source, target=panels(40, (9, 9), isa.lanes), rows=2, columns=4),
+    ]
+
+
+@pytest.mark.parametrize(("level", "where"), [("avx512", ZEN4), ("neon", ARM)], ids=["avx512", "neon"])
+def test_code_for_another_processor_can_be_written(level: str, where: dict[str, str]) -> None:
+    isa = target(level, **where)
+    assert all(object_code(source_of(kernel, isa), isa).startswith(b"\x7fELF") for kernel in layers(isa))
+
+
+DRIVER = """
+#include <stdio.h>
+void {name}(void**, long, long, long);
+static float x[{x}], w[{w}], b[{b}], y[{y}];
+int main(void) {{
+  if (fread(x, 4, {x}, stdin) != {x} || fread(w, 4, {w}, stdin) != {w} || fread(b, 4, {b}, stdin) != {b}) return 1;
+  void* arguments[8] = {{x, w, b, y}};
+  for (long t = 0; t < 2; ++t) {name}(arguments, t, 2, 0);
+  return fwrite(y, 4, {y}, stdout) != {y};
+}}
+"""
+
+
+@pytest.mark.skipif(
+    not (shutil.which("qemu-aarch64") and shutil.which("aarch64-linux-gnu-gcc")),
+    reason="needs qemu-user and gcc-aarch64-linux-gnu",
+)
+@pytest.mark.parametrize("which", [0, 1], ids=["pointwise", "depthwise"])
+def test_neon_code_computes_the_layer_in_an_emulator(which: int, tmp_path: Path) -> None:
+    from guarded import fill, read
+
+    from separable.kernels import reference
+
+    isa = target("neon", **ARM)
+    kernel = layers(isa)[which]
+    rng = np.random.default_rng(0)
+    image = rng.standard_normal((40, 9, 9)).astype(np.float32).astype(np.float64)
+    weight = rng.standard_normal(kernel.spec.weight_shape).astype(np.float32)
+    bias = rng.standard_normal(kernel.spec.c_out).astype(np.float32)
+    x = np.zeros(kernel.source.floats, np.float32)
+    fill(x, kernel.source, image)
+    w, b = kernel.pack(weight, isa), kernel.pack_bias(bias, isa)
+    sizes = {"x": x.size, "w": w.size, "b": b.size, "y": kernel.target.floats}
+    (tmp_path / "driver.c").write_text(DRIVER.format(name=name_of(kernel), **sizes))
+    (tmp_path / "kernel.o").write_bytes(object_code(source_of(kernel, isa), isa))
+    compiler = ["aarch64-linux-gnu-gcc", "-static", "driver.c", "kernel.o", "-o", "driver"]
+    subprocess.run(compiler, cwd=tmp_path, check=True)
+    given = x.tobytes() + w.tobytes() + b.tobytes()
+    done = subprocess.run(["qemu-aarch64", "./driver"], cwd=tmp_path, input=given, check=True, capture_output=True)
+    got = read(np.frombuffer(done.stdout, np.float32), kernel.target)
+    expected = reference.convolve(image, weight.astype(np.float64), bias.astype(np.float64), kernel.spec)
+    np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-4)
+
+
+def counter() -> Library:
+    """A step that adds one to its thread's place in a table and checks nothing."""
+    module = Module()
+
+    def write(f: object, p: list[Value]) -> None:
+        place = f.add(f.mul(p[1], 8), f.mul(p[3], 64))  # type: ignore[attr-defined]
+        seen = f.load("i64", p[0], place)  # type: ignore[attr-defined]
+        f.store(f.operand(f.add(seen, 1), "i64"), p[0], place)  # type: ignore[attr-defined]
+
+    module.function("count", ["ptr", "i64", "i64", "i64"], write)
+    return Library([object_code(module.text, host())], host())
+
+
+def program(library: Library, table: np.ndarray, phases: list[tuple[int, int, int]], steps: int, threads: int) -> list:
+    listed = np.array([(library.address("count"), table.ctypes.data)] * (steps * threads), np.uint64)
+    rows = [(mode, steps, listed.ctypes.data, first, images, 0) for mode, first, images in phases]
+    return [np.array(rows, np.int64).reshape(-1, PHASE_WORDS), listed, library]
+
+
+@pytest.mark.parametrize("threads", [1, 2, 5])
+def test_every_thread_runs_every_step_of_every_image(threads: int) -> None:
+    table, library = np.zeros((6, 8), np.int64), counter()
+    pool = Pool(threads, host())
+    phases = program(library, table, [(TOGETHER, 0, 6)], 3, threads)
+    for _ in range(50):
+        pool.run(phases[0].ctypes.data, 1)
+    pool.stop()
+    assert (table[:, :threads] == 150).all()
+    assert (table[:, threads:] == 0).all()
+
+
+def test_images_are_shared_out_when_threads_work_apart() -> None:
+    table, library = np.zeros((6, 8), np.int64), counter()
+    pool = Pool(3, host())
+    phases = program(library, table, [(APART, 0, 6)], 2, 3)
+    pool.run(phases[0].ctypes.data, 1)
+    pool.stop()
+    assert (table[:, 0] == 2).all()  # apart, each thread takes itself for the only one
+    assert table[:, 1:].sum() == 0
+
+
+def test_callers_take_turns_and_threads_that_parked_wake_up() -> None:
+    table, library = np.zeros((1, 8), np.int64), counter()
+    pool = Pool(2, host())
+    phases = program(library, table, [(TOGETHER, 0, 1)], 4, 2)
+
+    def many() -> None:
+        for _ in range(40):
+            pool.run(phases[0].ctypes.data, 1)
+            threading.Event().wait(0.001)  # longer than a thread spins
+
+    callers = [threading.Thread(target=many) for _ in range(3)]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join()
+    pool.stop()
+    assert table[0, :2].tolist() == [480, 480]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_forked_child_gets_threads_of_its_own() -> None:
+    table, library = np.zeros((1, 8), np.int64), counter()
+    phases = program(library, table, [(TOGETHER, 0, 1)], 1, 2)
+    shared_pool(2, host()).run(phases[0].ctypes.data, 1)
+    child = os.fork()
+    if child == 0:
+        shared_pool(2, host()).run(phases[0].ctypes.data, 1)
+        os._exit(0 if table[0, :2].tolist() == [2, 2] else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert table[0, :2].tolist() == [1, 1]
+
+
+def test_a_constant_is_written_exactly() -> None:
+    third = np.float32(1 / 3)
+    module = Module()
+    module.function("put", ["ptr"], lambda f, p: f.store(constant(float(third), 4), p[0]))
+    out = np.zeros(4, np.float32)
+    library = Library([object_code(module.text, host())], host())
+    ctypes.CFUNCTYPE(None, ctypes.c_void_p)(library.address("put"))(out.ctypes.data)
+    assert (out == third).all()
+    assert vector(4) == "<4 x float>"

@@ -1,0 +1,111 @@
+"""Pooling, arithmetic and moving of maps against NumPy. In: odd shapes. Out: agreement, and nothing written beside."""
+
+import numpy as np
+import pytest
+from guarded import run
+
+from separable.errors import SpecError
+from separable.kernels import reference
+from separable.kernels.elementwise import Elementwise, spread
+from separable.kernels.epilogue import Activation
+from separable.kernels.isa import Isa, host, levels
+from separable.kernels.layout import NO_BORDER, Border, Layout, channels_last, panels, planar
+from separable.kernels.moving import Move
+from separable.kernels.pooling import GlobalAverage, Pool
+from separable.spec import ConvSpec
+
+BORDER: Border = ((1, 2), (0, 3))
+NOWHERE = float("nan")
+
+
+@pytest.fixture(params=levels())
+def isa(request: pytest.FixtureRequest) -> Isa:
+    """Each level that this machine runs."""
+    return host(request.param)
+
+
+def numbers(*shape: int) -> np.ndarray:
+    return np.random.default_rng(sum(shape)).standard_normal(shape).astype(np.float32).astype(np.float64)
+
+
+@pytest.mark.parametrize("kernel", [2, 3])
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("kind", ["max", "average"])
+def test_windows_are_pooled(kind: str, stride: int, kernel: int, isa: Isa) -> None:
+    spec = ConvSpec(11, 11, kernel, (9, 10), stride=stride, padding=((1, 0), (0, 1)), groups=11)
+    border = -np.inf if kind == "max" else 0.0
+    x = numbers(11, 9, 10)
+    for counts in (True, False):
+        pool = Pool(
+            kind=kind,
+            spec=spec,
+            source=panels(11, (9, 10), isa.lanes, spec.padding),
+            target=panels(11, spec.size_out, isa.lanes, BORDER),
+            counts_padding=counts,
+        )
+        got = run(pool, isa, {0: (pool.source, x, border)}, {1: pool.shares()}, threads=3)
+        np.testing.assert_allclose(got, reference.pool(x, spec, kind, counts_padding=counts), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("border", [NO_BORDER, BORDER], ids=["bare", "bordered"])
+def test_a_whole_map_is_averaged(border: Border, isa: Isa) -> None:
+    x = numbers(21, 7, 5)
+    source, target = panels(21, (7, 5), isa.lanes, border), panels(21, (1, 1), isa.lanes)
+    kernel = GlobalAverage(source=source, target=target, activation=Activation(kind="hard_sigmoid"))
+    expected = np.clip(x.mean((1, 2), keepdims=True) / 6 + 0.5, 0, 1)
+    np.testing.assert_allclose(run(kernel, isa, {0: (source, x, NOWHERE)}, {}, threads=2), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("operation", ["add", "subtract", "multiply"])
+@pytest.mark.parametrize("border", [NO_BORDER, BORDER], ids=["bare", "bordered"])
+def test_two_maps_are_combined(operation: str, border: Border, isa: Isa) -> None:
+    x, y = numbers(10, 6, 7), numbers(10, 7, 6).reshape(10, 6, 7)
+    source, other = panels(10, (6, 7), isa.lanes, border), panels(10, (6, 7), isa.lanes)
+    kernel = Elementwise(
+        operation=operation, source=source, target=other, other=other, activation=Activation(kind="relu")
+    )
+    expected = np.maximum({"add": x + y, "subtract": x - y, "multiply": x * y}[operation], 0)
+    got = run(kernel, isa, {0: (source, x, NOWHERE), 4: (other, y, NOWHERE)}, {}, threads=2)
+    np.testing.assert_allclose(got, expected, rtol=1e-6, atol=1e-6)
+
+
+def test_a_gate_of_one_pixel_is_spread_over_the_map(isa: Isa) -> None:
+    x, gate = numbers(19, 20, 16), numbers(19, 1, 1)
+    source, one = panels(19, (20, 16), isa.lanes), panels(19, (1, 1), isa.lanes)
+    kernel = Elementwise(operation="multiply", source=source, target=source, other=spread(one, source))
+    # The gate's buffer holds one pixel a panel: it is written through its own layout and read through the spread one.
+    spread_gate = np.broadcast_to(gate, (19, 20, 16))
+    got = run(kernel, isa, {0: (source, x, NOWHERE), 4: (spread(one, source), spread_gate, NOWHERE)}, {}, threads=3)
+    np.testing.assert_allclose(got, x * gate, rtol=1e-6)
+
+
+def test_an_unknown_operation_is_refused() -> None:
+    layout = panels(8, (2, 2), 8)
+    with pytest.raises(SpecError, match="divide"):
+        Elementwise(operation="divide", source=layout, target=layout, other=layout)
+
+
+def layouts(channels: int, size: tuple[int, int], lanes: int) -> dict[str, Layout]:
+    return {
+        "planes": planar(channels, size),
+        "planes with a border": planar(channels, size, BORDER),
+        "channels last": channels_last(channels, size),
+        "panels": panels(channels, size, lanes),
+        "panels with a border": panels(channels, size, lanes, BORDER),
+    }
+
+
+@pytest.mark.parametrize("source", layouts(1, (1, 1), 8))
+@pytest.mark.parametrize("target", layouts(1, (1, 1), 8))
+@pytest.mark.parametrize("channels", [3, 24, 29])
+def test_a_map_moves_between_any_two_layouts(source: str, target: str, channels: int, isa: Isa) -> None:
+    for size in ((1, 1), (5, 3), (9, 18)):
+        all_of = layouts(channels, size, isa.lanes)
+        move = Move(source=all_of[source], target=all_of[target])
+        x = numbers(channels, *size)
+        np.testing.assert_array_equal(run(move, isa, {0: (move.source, x, NOWHERE)}, {}, threads=2), x)
+
+
+def test_maps_of_two_sizes_do_not_move_into_each_other(isa: Isa) -> None:
+    with pytest.raises(SpecError, match="maps of one size"):
+        run(Move(source=planar(3, (4, 4)), target=planar(3, (4, 5))), isa, {}, {})
