@@ -72,6 +72,12 @@ def test_count_prints_the_exact_numbers(run: Run) -> None:
     assert (said.err, said.code) == ("", 0)
 
 
+def test_the_names_that_are_built_in_are_listed(run: Run) -> None:
+    said = run("count", "--list")
+    assert {"mobilenet_v1", "resnet50"} <= set(said.out.split())
+    assert said.code == 0
+
+
 def test_json_is_machine_readable(run: Run) -> None:
     total = json.loads(run("count", "resnet18", "--json").out)["total"]
     assert (total["macs"], total["parameters"]) == (1_814_073_344, 11_689_512)
