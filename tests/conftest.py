@@ -6,11 +6,16 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from hypothesis import settings
 from torch import Tensor, nn
 
 from separable import pipeline
 from separable.cost import Comparison, Timing, count
 from separable.nn import FactorizedConv
+
+# The same examples in every run: a failure that somebody sees, everybody can see.
+settings.register_profile("repeatable", derandomize=True)
+settings.load_profile("repeatable")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -57,16 +57,21 @@ def test_no_sweep_raises_the_loss_and_each_says_what_it_left(
             loss = lower
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(spec=conv_specs(), data=st.data(), seed=st.integers(0, 2**16))
 def test_after_a_sweep_the_last_factor_cannot_be_bettered(spec: ConvSpec, data: st.DataObject, seed: int) -> None:
     problem, x, y = random_problem(seed, spec, 200)
     for family in families_for(spec):
-        chain, _ = sweep(random_chain(seed + 2, family, spec, data.draw(ranks_for(family, spec))), problem)
-        last = chain[-1][0].clone().requires_grad_()
-        (y - x @ multiplied([*chain[:-1], (last, chain[-1][1])], spec).mT).square().sum().backward()
-        # To first order, no change of the size of the factor itself moves the loss by a thousandth of the energy.
-        assert float(last.grad.norm() * last.detach().norm()) <= 1e-3 * problem.energy
+        chain, loss = sweep(random_chain(seed + 2, family, spec, data.draw(ranks_for(family, spec))), problem)
+
+        def answers(last: Tensor, chain: list[Part] = chain) -> Tensor:
+            return (x @ multiplied([*chain[:-1], (last, chain[-1][1])], spec).mT).flatten()
+
+        # The answers are linear in the last factor: here is their matrix, and LAPACK's best.
+        matrix = torch.autograd.functional.jacobian(answers, chain[-1][0]).reshape(y.numel(), -1)
+        best = torch.linalg.lstsq(matrix, y.reshape(-1, 1), driver="gelsd").solution
+        # What the floor of the inverse costs where the data hardly show a direction.
+        assert loss <= float((y.reshape(-1, 1) - matrix @ best).square().sum()) + 1e-3 * problem.energy
 
 
 def test_a_factor_that_carries_nothing_harms_nobody() -> None:
