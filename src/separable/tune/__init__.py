@@ -6,7 +6,7 @@ from separable.tune.calibrate import Calibrated, LayerFit, calibrate
 from separable.tune.data_files import load_data
 from separable.tune.distill import Distilled, Loss, distill
 from separable.tune.options import DistillOptions
-from separable.tune.processes import process_group
+from separable.tune.processes import is_first, process_group
 
 __all__ = [
     "Batch",
@@ -18,6 +18,7 @@ __all__ = [
     "Loss",
     "calibrate",
     "distill",
+    "is_first",
     "load_data",
     "process_group",
     "read_batches",

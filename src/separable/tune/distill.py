@@ -19,6 +19,7 @@ from torch.nn.parallel import DistributedDataParallel
 from separable.errors import ModelError
 from separable.files import checked_writable
 from separable.nn.factorized import CONVS
+from separable.progress import Tell, told
 from separable.tune.batch import Batch
 from separable.tune.batch_norm import batch_norms, re_estimate_
 from separable.tune.batches import Batches
@@ -26,7 +27,6 @@ from separable.tune.checkpoint import fingerprint, load_checkpoint, save_checkpo
 from separable.tune.objective import Objective, Teacher
 from separable.tune.options import DistillOptions
 from separable.tune.processes import average_, place, told_by_first
-from separable.tune.progress import Tell, told
 from separable.tune.sources import seeded
 
 
