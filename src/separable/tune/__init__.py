@@ -7,7 +7,7 @@ from separable.tune.data_files import load_data
 from separable.tune.distill import Distilled, Loss, distill
 from separable.tune.optimizer import parameter_groups
 from separable.tune.options import DistillOptions, TrainOptions
-from separable.tune.processes import process_group
+from separable.tune.processes import is_first, process_group
 from separable.tune.train import Trained, cross_entropy, train
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "calibrate",
     "cross_entropy",
     "distill",
+    "is_first",
     "load_data",
     "parameter_groups",
     "process_group",

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from separable.progress import Tell
 from separable.tune.batch import Batch
 from separable.tune.batch_norm import batch_norms, re_estimate_
 from separable.tune.batches import Batches
@@ -19,7 +20,6 @@ from separable.tune.objective import Objective, Teacher
 from separable.tune.optimizer import make_optimizer
 from separable.tune.options import DistillOptions
 from separable.tune.processes import average_, place
-from separable.tune.progress import Tell
 from separable.tune.randomness import randomness, seeded
 from separable.tune.run import Run, check_finite
 

@@ -12,10 +12,10 @@ import torch
 
 from separable.errors import ModelError
 from separable.files import checked_writable
+from separable.progress import Tell, told
 from separable.tune.batch import Batch
 from separable.tune.checkpoint import load_checkpoint, save_checkpoint
 from separable.tune.processes import place, told_by_first
-from separable.tune.progress import Tell, told
 from separable.tune.randomness import randomness
 
 

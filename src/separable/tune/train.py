@@ -18,6 +18,7 @@ from torch.utils._pytree import tree_map_only
 
 from separable.errors import DataError, ModelError, SeparableError
 from separable.graph.inference import evaluating
+from separable.progress import Tell
 from separable.tune.average import Average
 from separable.tune.batch import Batch
 from separable.tune.batch_norm import re_estimate_
@@ -26,7 +27,6 @@ from separable.tune.feed import Feed, Feedable, feed_of
 from separable.tune.optimizer import make_optimizer
 from separable.tune.options import TrainOptions
 from separable.tune.processes import average_, place, told_by_first
-from separable.tune.progress import Tell
 from separable.tune.randomness import randomness
 from separable.tune.run import Run, check_finite
 
