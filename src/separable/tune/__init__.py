@@ -3,12 +3,13 @@
 from separable.tune.batch import Batch
 from separable.tune.batches import Batches, read_batches
 from separable.tune.calibrate import Calibrated, LayerFit, calibrate
-from separable.tune.data_files import load_data
+from separable.tune.classify import accuracy, cross_entropy
+from separable.tune.data_files import class_names, load_data
 from separable.tune.distill import Distilled, Loss, distill
 from separable.tune.optimizer import parameter_groups
 from separable.tune.options import DistillOptions, TrainOptions
 from separable.tune.processes import is_first, process_group
-from separable.tune.train import Trained, cross_entropy, train
+from separable.tune.train import Trained, train
 
 __all__ = [
     "Batch",
@@ -20,7 +21,9 @@ __all__ = [
     "Loss",
     "TrainOptions",
     "Trained",
+    "accuracy",
     "calibrate",
+    "class_names",
     "cross_entropy",
     "distill",
     "is_first",

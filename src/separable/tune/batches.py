@@ -53,6 +53,19 @@ class Batches:
         drawn = torch.randperm(len(self.rows), generator=seeded("limit"))[:limit].sort().values.tolist()
         return replace(self, rows=[self.rows[index] for index in drawn])
 
+    def split(self, share: float, seed: int) -> tuple[Batches, Batches]:
+        """All but a share, and that share, drawn from ``seed``; at least one sample in each, or ``DataError``."""
+        if self.rows is None:
+            remedy = "Give data that has a length."
+            raise DataError("data", given="a stream", expected="samples that can be counted, to split", remedy=remedy)
+        count = round(share * len(self.rows))
+        if not 0 < count < len(self.rows):
+            given = f"a share of {share} of {len(self.rows)} samples"
+            raise DataError("data", given=given, expected="at least one sample in either part")
+        order = torch.randperm(len(self.rows), generator=seeded("split", seed)).tolist()
+        kept, taken = ([self.rows[index] for index in sorted(part)] for part in (order[count:], order[:count]))
+        return replace(self, rows=kept), replace(self, rows=taken)
+
     def in_memory(self) -> Batches:
         """The same batches, read once and kept."""
         kept = join(list(self))

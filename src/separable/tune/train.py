@@ -11,19 +11,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils._pytree import tree_map_only
 
-from separable.errors import DataError, ModelError, SeparableError
+from separable.errors import ModelError, SeparableError
 from separable.graph.inference import evaluating
 from separable.progress import Tell
 from separable.tune.average import Average
 from separable.tune.batch import Batch
 from separable.tune.batch_norm import re_estimate_
 from separable.tune.checkpoint import fingerprint
+from separable.tune.classify import cross_entropy
 from separable.tune.feed import Feed, Feedable, feed_of
+from separable.tune.joint_norm import join_norms_
 from separable.tune.optimizer import make_optimizer
 from separable.tune.options import TrainOptions
 from separable.tune.processes import average_, place, told_by_first
@@ -50,32 +51,20 @@ class Trained:
         starts = range(0, len(self.history), self.steps_per_epoch)
         return tuple(statistics.fmean(self.history[start : start + self.steps_per_epoch]) for start in starts)
 
+    def to_json(self) -> dict[str, Any]:
+        """Plain numbers, without the model."""
+        return {
+            "losses": list(self.losses),
+            "evaluations": list(self.evaluations),
+            "steps": len(self.history),
+            "steps_per_epoch": self.steps_per_epoch,
+        }
+
     def __str__(self) -> str:
         losses, found = self.losses, self.evaluations
         text = f"trained for {len(losses)} epochs of {self.steps_per_epoch} steps: "
         text += f"mean loss {losses[0]:.4g} in the first, {losses[-1]:.4g} in the last"
         return text + (f"; evaluated {found[0]:.4g} after the first, {found[-1]:.4g} at the end" if found else "")
-
-
-def cross_entropy(outputs: Tensor, targets: Tensor, *, label_smoothing: float = 0.0) -> Tensor:
-    """The mean over samples and places of −Σ q log p, for logits (n, classes, ...) and whole-number labels (n, ...).
-
-    q is 1 − s + s/classes for the label and s/classes for all others, with s the ``label_smoothing`` (Szegedy et al.
-    2016, section 7). ``DataError`` for shapes that do not fit, and for labels that are no class.
-    """
-    if not isinstance(outputs, Tensor) or not isinstance(targets, Tensor):
-        given = f"a {type(outputs).__name__} and a {type(targets).__name__}"
-        raise DataError("cross_entropy", given=given, expected="two tensors", remedy="Give a loss of your own.")
-    if outputs.dim() < 2 or (outputs.shape[0], *outputs.shape[2:]) != tuple(targets.shape):
-        given = f"outputs {list(outputs.shape)} and labels {list(targets.shape)}"
-        raise DataError("cross_entropy", given=given, expected="(n, classes, ...) and (n, ...)")
-    if targets.is_floating_point() or targets.is_complex():
-        raise DataError("labels", given=str(targets.dtype).removeprefix("torch."), expected="whole numbers")
-    wrong = targets[(targets < 0) | (targets >= outputs.shape[1])]
-    if wrong.numel():
-        expected = f"0 to {outputs.shape[1] - 1}, one for each of the model's {outputs.shape[1]} classes"
-        raise DataError("labels", given=int(wrong[0]), expected=expected)
-    return F.cross_entropy(outputs, targets.long(), label_smoothing=label_smoothing)
 
 
 @torch.enable_grad()
@@ -144,7 +133,8 @@ class _Training:
         self.step = 0
         self.history: list[float] = []
         self.evaluations: list[float] = []
-        self.model = copy.deepcopy(model).train()
+        self.given = model
+        self.model = join_norms_(copy.deepcopy(model)).train()
         self.device = next(self.model.parameters(), torch.empty(0)).device
         self.average = Average(self.model, options.average_decay)
         self.optimizer = make_optimizer(
@@ -201,11 +191,10 @@ class _Training:
             self.evaluations.append(_evaluated(self.evaluate, self.result()))
 
     def result(self) -> nn.Module:
-        """A copy of the model, averaged if that was asked for, in evaluation mode."""
-        trained = copy.deepcopy(self.model).eval()
-        trained.zero_grad()
-        if self.options.average_decay:
-            trained.load_state_dict(self.average.model.state_dict())
+        """The model as it is now, averaged if that was asked for, in evaluation mode."""
+        trained = copy.deepcopy(self.given).eval()
+        source = self.average.model if self.options.average_decay else self.model
+        trained.load_state_dict(source.state_dict())
         return trained
 
 
