@@ -102,8 +102,8 @@ def as_text(facts: dict[str, Any]) -> str:
     seeds = len(facts["rows"][0]["accuracy"])
     head = (
         f"A network of {facts['parameters']:,} parameters and {facts['macs'] / 1e6:.2f} million MACs (counted) learns "
-        f"{len(CLASSES)} classes of characters from {TRAIN:,} drawings, in {RECIPE.epochs} epochs of AdamW. Accuracy is "
-        f"measured on {TEST:,} other drawings, for {seeds} seeds: the mean, the least and the most. Worth is what the "
+        f"{len(CLASSES)} classes of characters from {TRAIN:,} drawings, in {RECIPE.epochs} epochs of AdamW. Accuracy "
+        f"is that on {TEST:,} other drawings, for {seeds} seeds: the mean, the least and the most. Worth is what the "
         "recipe loses without the ingredient, in points of accuracy, compared seed by seed; it helps, or harms, where "
         "all seeds agree.\n\n"
     )
