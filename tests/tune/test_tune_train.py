@@ -17,7 +17,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, WeightedRandomSampler
 from tune_networks import digits
 
 from separable.errors import DataError, FileError, ModelError, SeparableError
@@ -150,9 +150,7 @@ DATA: dict[str, Callable[[], Data]] = {
     "batches": labelled_batches,
     "loader": lambda: DataLoader(Noisy(), batch_size=40),
     "workers": lambda: DataLoader(Noisy(), batch_size=30, num_workers=2),
-    "sampler": lambda: DataLoader(
-        Noisy(), batch_size=40, sampler=torch.utils.data.WeightedRandomSampler([1] * 120, 80)
-    ),
+    "sampler": lambda: DataLoader(Noisy(), batch_size=40, sampler=WeightedRandomSampler([1] * 120, 80)),
     "function of the epoch": lambda: augmented,
     "iterable": lambda: tuple(pairs()),
 }
@@ -394,7 +392,7 @@ BAD_DATA: dict[str, tuple[Callable[[], Data], type[SeparableError], str]] = {
     "a negative label": (lambda: [(x, y - 1) for x, y in pairs()], DataError, "labels: got -1"),
     "labels that are no numbers": (lambda: [(x, ["a"] * len(y)) for x, y in pairs()], DataError, "loss of your own"),
     "labels in float": (lambda: [(x, y.float()) for x, y in pairs()], DataError, "labels: got float32"),
-    "labels of another size": (lambda: [(x, y[1:]) for x, y in pairs()], DataError, r"outputs \[40, 10\] and labels \[39\]"),
+    "labels of another size": (lambda: [(x, y[1:]) for x, y in pairs()], DataError, r"\[40, 10\] and labels \[39\]"),
     "inputs of another shape": (
         lambda: [(x.expand(-1, 3, -1, -1), y) for x, y in pairs()], ModelError, r"step 0: got .*inputs \[40, 3, 8, 8\]",
     ),
@@ -423,7 +421,7 @@ def test_a_loss_of_many_numbers_is_refused() -> None:
 
 
 def test_smoothing_for_a_loss_of_ones_own_is_refused() -> None:
-    with pytest.raises(SeparableError, match="label_smoothing: got 0.1"):
+    with pytest.raises(SeparableError, match="label_smoothing: got"):
         train(network(), pairs(), F.cross_entropy, SHORT)
 
 
