@@ -22,16 +22,12 @@ class CausalKeywords(nn.Module):
     with 1, 2, 4, 8 and 20 ms a frame 1.3 seconds.
     """
 
-    def __init__(self, width: int, dilations: Sequence[int], classes: int, features: int) -> None:
+    def __init__(self, width: int, dilations: Sequence[int], classes: int, features: int, standard: bool) -> None:
         super().__init__()
         check_positive("CausalKeywords", width=width, classes=classes, features=features)
         self.input_shape = (features, 49)
-        blocks = [
-            CausalResidual(
-                CausalSeparableConv1d(width, width, KERNEL, dilation=dilation, norm=nn.BatchNorm1d, activation=nn.ReLU)
-            )
-            for dilation in dilations
-        ]
+        convolution = _standard if standard else _separable
+        blocks = [CausalResidual(convolution(width, dilation)) for dilation in dilations]
         # The first norm brings features of any scale to zero mean and unit deviation.
         self.frames = nn.Sequential(
             nn.BatchNorm1d(features),
@@ -50,7 +46,21 @@ class CausalKeywords(nn.Module):
 
 
 def causal_keywords(
-    width: int = 64, classes: int = 12, features: int = 40, *, dilations: Sequence[int] = (1, 2, 4, 8)
+    width: int = 64,
+    classes: int = 12,
+    features: int = 40,
+    *,
+    dilations: Sequence[int] = (1, 2, 4, 8),
+    standard: bool = False,
 ) -> CausalKeywords:
-    """The causal keyword spotter; see ``CausalKeywords``."""
-    return CausalKeywords(width, dilations, classes, features)
+    """The causal keyword spotter; ``standard`` writes every separable convolution as an ordinary one."""
+    return CausalKeywords(width, dilations, classes, features, standard)
+
+
+def _separable(width: int, dilation: int) -> nn.Module:
+    return CausalSeparableConv1d(width, width, KERNEL, dilation=dilation, norm=nn.BatchNorm1d, activation=nn.ReLU)
+
+
+def _standard(width: int, dilation: int) -> nn.Module:
+    conv = CausalConv1d(width, width, KERNEL, dilation=dilation, bias=False)
+    return nn.Sequential(conv, nn.BatchNorm1d(width), nn.ReLU())
