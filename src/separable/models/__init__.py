@@ -1,6 +1,16 @@
 """Reference networks, one family a file. In: a name, width, classes. Out: networks as published, weights random."""
 
+from separable.models.boxes import DefaultBoxes
 from separable.models.catalogue import NAMES, build, example
+from separable.models.deeplab import (
+    DeepLabV3Plus,
+    deeplabv3plus,
+    deeplabv3plus_mobilenet_v2,
+    deeplabv3plus_mobilenet_v3_large,
+    deeplabv3plus_resnet50,
+    deeplabv3plus_xception,
+)
+from separable.models.detections import Detections, DetectOptions
 from separable.models.efficientnet import (
     SCALINGS,
     Scaling,
@@ -17,6 +27,7 @@ from separable.models.efficientnet import (
     efficientnet_lite0,
 )
 from separable.models.ghostnet import ghostnet
+from separable.models.lraspp import LRASPP, lraspp_mobilenet_v3_large
 from separable.models.mnasnet import mnasnet
 from separable.models.mobilenet_v1 import mobilenet_v1
 from separable.models.mobilenet_v2 import mobilenet_v2
@@ -27,16 +38,32 @@ from separable.models.mobilenet_v3 import (
     mobilenet_v3_small_minimalistic,
 )
 from separable.models.resnet import resnet18, resnet34, resnet50, resnet_small
+from separable.models.ssdlite import SSDLite, ssdlite, ssdlite320_mobilenet_v2, ssdlite320_mobilenet_v3_large
+from separable.models.taps import Taps, blocks_of, dilate_
 from separable.models.timm import from_timm
 from separable.models.vgg import vgg16
 from separable.models.xception import xception
 
 __all__ = [
+    "LRASPP",
     "NAMES",
     "SCALINGS",
+    "DeepLabV3Plus",
+    "DefaultBoxes",
+    "DetectOptions",
+    "Detections",
+    "SSDLite",
     "Scaling",
+    "Taps",
+    "blocks_of",
     "build",
     "compound_scaling",
+    "deeplabv3plus",
+    "deeplabv3plus_mobilenet_v2",
+    "deeplabv3plus_mobilenet_v3_large",
+    "deeplabv3plus_resnet50",
+    "deeplabv3plus_xception",
+    "dilate_",
     "efficientnet",
     "efficientnet_b0",
     "efficientnet_b1",
@@ -50,6 +77,7 @@ __all__ = [
     "example",
     "from_timm",
     "ghostnet",
+    "lraspp_mobilenet_v3_large",
     "mnasnet",
     "mobilenet_v1",
     "mobilenet_v2",
@@ -61,6 +89,9 @@ __all__ = [
     "resnet34",
     "resnet50",
     "resnet_small",
+    "ssdlite",
+    "ssdlite320_mobilenet_v2",
+    "ssdlite320_mobilenet_v3_large",
     "vgg16",
     "xception",
 ]

@@ -12,6 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from separable.errors import ModelError
+from separable.models.deeplab import (
+    deeplabv3plus_mobilenet_v2,
+    deeplabv3plus_mobilenet_v3_large,
+    deeplabv3plus_resnet50,
+    deeplabv3plus_xception,
+)
 from separable.models.efficientnet import (
     efficientnet_b0,
     efficientnet_b1,
@@ -24,6 +30,7 @@ from separable.models.efficientnet import (
     efficientnet_lite0,
 )
 from separable.models.ghostnet import ghostnet
+from separable.models.lraspp import lraspp_mobilenet_v3_large
 from separable.models.mnasnet import mnasnet
 from separable.models.mobilenet_v1 import mobilenet_v1
 from separable.models.mobilenet_v2 import mobilenet_v2
@@ -34,6 +41,7 @@ from separable.models.mobilenet_v3 import (
     mobilenet_v3_small_minimalistic,
 )
 from separable.models.resnet import resnet18, resnet34, resnet50, resnet_small
+from separable.models.ssdlite import ssdlite320_mobilenet_v2, ssdlite320_mobilenet_v3_large
 from separable.models.vgg import vgg16
 from separable.models.xception import xception
 
@@ -43,6 +51,9 @@ FUNCTIONS: tuple[Callable[..., nn.Module], ...] = (
     *(efficientnet_b0, efficientnet_b1, efficientnet_b2, efficientnet_b3),
     *(efficientnet_b4, efficientnet_b5, efficientnet_b6, efficientnet_b7, efficientnet_lite0),
     *(ghostnet, mnasnet, xception, resnet18, resnet34, resnet50, resnet_small, vgg16),
+    *(lraspp_mobilenet_v3_large, deeplabv3plus_xception, deeplabv3plus_resnet50),
+    *(deeplabv3plus_mobilenet_v2, deeplabv3plus_mobilenet_v3_large),
+    *(ssdlite320_mobilenet_v2, ssdlite320_mobilenet_v3_large),
 )
 NETWORKS: Mapping[str, Callable[..., nn.Module]] = MappingProxyType({f.__name__: f for f in FUNCTIONS})
 NAMES = tuple(NETWORKS)
