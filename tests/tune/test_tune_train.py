@@ -79,11 +79,11 @@ def trained_weights(data: Data = None, options: TrainOptions = SHORT, **given: A
 @pytest.mark.parametrize(
     "options",
     [
-        TrainOptions(epochs=8, learning_rate=0.02),
-        TrainOptions(epochs=8, learning_rate=0.02, average_decay=0, label_smoothing=0.1, schedule="constant"),
-        TrainOptions(epochs=8, learning_rate=0.02, precision="bfloat16"),
-        TrainOptions(epochs=8, optimizer="sgd", learning_rate=0.2, weight_decay=1e-4),
-        TrainOptions(epochs=8, optimizer="rmsprop", learning_rate=0.01, weight_decay=1e-5),
+        TrainOptions(epochs=6, learning_rate=0.05),
+        TrainOptions(epochs=6, learning_rate=0.05, average_decay=0, label_smoothing=0.1, schedule="constant"),
+        TrainOptions(epochs=6, learning_rate=0.05, precision="bfloat16"),
+        TrainOptions(epochs=6, optimizer="sgd", learning_rate=0.2, weight_decay=1e-4),
+        TrainOptions(epochs=6, optimizer="rmsprop", learning_rate=0.01, weight_decay=1e-5),
     ],
     ids=["adamw", "no average", "bfloat16", "sgd", "rmsprop"],
 )
@@ -92,11 +92,11 @@ def test_unseen_digits_are_recognised_after_training_and_not_before(options: Tra
     unseen = read_batches((images[1200:], labels[1200:]), images[:1])
     trained = run(pairs(1000, 50), options, evaluate=lambda model: accuracy(model, unseen))
     assert accuracy(network(), unseen) < 0.3
-    assert trained.evaluations[-1] > 0.8
+    assert trained.evaluations[-1] > 0.65
     assert trained.evaluations[-1] == accuracy(trained.model, unseen)
-    assert (len(trained.evaluations), len(trained.history), trained.steps_per_epoch) == (8, 160, 20)
+    assert (len(trained.evaluations), len(trained.history), trained.steps_per_epoch) == (6, 120, 20)
     assert trained.losses[-1] < 0.7 * trained.losses[0]
-    assert "trained for 8 epochs of 20 steps" in str(trained)
+    assert "trained for 6 epochs of 20 steps" in str(trained)
     assert all(weight.dtype == torch.float32 for weight in trained.model.parameters())
 
 
