@@ -1,4 +1,4 @@
-"""For the tests of pages: one browser for all of them."""
+"""For the tests of pages: one browser a file."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from playwright.sync_api import Browser, sync_playwright
 from report_browser import BROWSERS, OPTIONS
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     found = next(filter(None, map(shutil.which, BROWSERS)), None)
     if found is None:
