@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from separable.errors import SpecError
@@ -112,7 +113,10 @@ def length_mask(lengths: Tensor, size: int) -> Tensor:
 
 def strided(mask: Tensor | None, stride: int) -> Tensor | None:
     """Where signals last behind a layer of that stride: ⌈length / stride⌉ positions."""
-    return mask if mask is None or stride == 1 else mask[..., ::stride]
+    if mask is None or stride == 1:
+        return mask
+    # A pooling and not a slice: its size comes out by the formula of a convolution, as torch.export has to see.
+    return F.max_pool1d(mask.float(), 1, stride).bool()
 
 
 def masked_mean(x: Tensor, mask: Tensor | None) -> Tensor:
