@@ -14,6 +14,12 @@ from torch import Tensor, nn
 from separable.errors import ModelError
 from separable.models.causal_keywords import causal_keywords
 from separable.models.csn import csn50, csn101, csn152
+from separable.models.deeplab import (
+    deeplabv3plus_mobilenet_v2,
+    deeplabv3plus_mobilenet_v3_large,
+    deeplabv3plus_resnet50,
+    deeplabv3plus_xception,
+)
 from separable.models.ds_cnn import ds_cnn_large, ds_cnn_medium, ds_cnn_small
 from separable.models.efficientnet import (
     efficientnet_b0,
@@ -27,6 +33,7 @@ from separable.models.efficientnet import (
     efficientnet_lite0,
 )
 from separable.models.ghostnet import ghostnet
+from separable.models.lraspp import lraspp_mobilenet_v3_large
 from separable.models.mnasnet import mnasnet
 from separable.models.mobilenet_v1 import mobilenet_v1
 from separable.models.mobilenet_v2 import mobilenet_v2
@@ -39,6 +46,7 @@ from separable.models.mobilenet_v3 import (
 )
 from separable.models.quartznet import quartznet, quartznet_5x5, quartznet_10x5, quartznet_15x5
 from separable.models.resnet import resnet18, resnet34, resnet50, resnet_small
+from separable.models.ssdlite import ssdlite320_mobilenet_v2, ssdlite320_mobilenet_v3_large
 from separable.models.text import separable_text
 from separable.models.vgg import vgg16
 from separable.models.video_resnet import r2plus1d_18, r3d_18, video_resnet_small
@@ -53,6 +61,9 @@ FUNCTIONS: tuple[Callable[..., nn.Module], ...] = (
     *(ds_cnn_small, ds_cnn_medium, ds_cnn_large, causal_keywords),
     *(quartznet, quartznet_5x5, quartznet_10x5, quartznet_15x5, separable_text),
     *(r3d_18, r2plus1d_18, csn50, csn101, csn152, mobilenet_v2_3d, video_resnet_small),
+    *(lraspp_mobilenet_v3_large, deeplabv3plus_xception, deeplabv3plus_resnet50),
+    *(deeplabv3plus_mobilenet_v2, deeplabv3plus_mobilenet_v3_large),
+    *(ssdlite320_mobilenet_v2, ssdlite320_mobilenet_v3_large),
 )
 NETWORKS: Mapping[str, Callable[..., nn.Module]] = MappingProxyType({f.__name__: f for f in FUNCTIONS})
 NAMES = tuple(NETWORKS)
