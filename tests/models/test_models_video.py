@@ -159,7 +159,7 @@ def test_the_standard_network_shrinks_to_separable_convolutions() -> None:
     assert any(site.spec.kernel == (3, 3, 3) for site in graph.trace(model, x).sites)
     shrunk = shrink(model, x, x, Budget(macs=0.6), options=ShrinkOptions(distill=None, progress=False))
     assert cost.count(shrunk.model, x).total.macs <= 0.6 * cost.count(model, x).total.macs
-    assert shrunk.plan.rewritten
+    assert any(isinstance(layer, snn.FactorizedConv) for layer in shrunk.model.modules())
 
 
 @pytest.mark.parametrize(

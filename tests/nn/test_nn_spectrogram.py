@@ -130,7 +130,7 @@ def test_it_has_no_parameters_and_nothing_to_store() -> None:
         (lambda: snn.LogMel(16_000, window=400, hop=160, floor=0.0), r"floor \(=0.0\)"),
         (
             lambda: snn.LogMel(16_000, window=256, hop=160, mels=80),
-            r"mels \(=80\): number \d+ falls between frequencies 62.5 Hz apart; .* fewer mels or a longer window",
+            r"mels \(=80\), of which number \d+ lies between two frequencies 62.5 Hz apart; .* Ask for fewer mels",
         ),
         (lambda: snn.LogMel(1000, window=64, hop=32, mels=4)(torch.zeros(1, 63)), "63 samples; .* window of 64"),
         (lambda: snn.LogMel(1000, window=64, hop=32, mels=4)(torch.zeros(100)), r"float32 of shape \(100,\)"),

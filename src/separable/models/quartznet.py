@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from separable.models.signals import check_frames
-from separable.nn import TimeChannelConv1d, TimeChannelResidual1d, initialize_, length_mask, make_divisible
+from separable.nn import TimeChannelConv1d, TimeChannelResidual1d, initialize_, make_divisible
 from separable.nn.geometry import check_positive
 from separable.nn.time_channel import masked_mean, strided
 
@@ -50,10 +50,9 @@ class QuartzNet(nn.Module):
         and are what the signal alone would give.
         """
         check_frames("QuartzNet", x, self.input_shape[0])
-        mask = None if lengths is None else length_mask(lengths, x.shape[2])
         for index, layer in enumerate(self.encoder):
-            x = layer(x, mask)
-            mask = strided(mask, STRIDE) if index == 0 else mask
+            x = layer(x, lengths)
+            lengths = strided(lengths, STRIDE) if index == 0 else lengths
         logits: Tensor = self.decoder(x)
         return logits
 
@@ -63,8 +62,7 @@ class QuartzNet(nn.Module):
 
     def classify(self, x: Tensor, lengths: Tensor) -> Tensor:
         """Logits (n, classes) of signals that end after ``lengths`` (n,) frames."""
-        logits = self.per_frame(x, lengths)
-        return masked_mean(logits, length_mask(self.output_lengths(lengths), logits.shape[2]))
+        return masked_mean(self.per_frame(x, lengths), self.output_lengths(lengths))
 
 
 def quartznet(

@@ -47,12 +47,13 @@ class SeparableText(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         self._check(x)
-        mask: Tensor | None = (x != 0)[:, None]
+        places = torch.arange(1, x.shape[1] + 1, device=x.device)
+        lengths: Tensor | None = (places * (x != 0)).amax(dim=1)
         y = self.embedding(x).transpose(1, 2)
         for index, block in enumerate(self.blocks):
-            y = block(y, mask)
-            mask = strided(mask, STRIDE) if index > 0 else mask
-        logits: Tensor = self.classifier(masked_mean(y, mask))
+            y = block(y, lengths)
+            lengths = strided(lengths, STRIDE) if index > 0 else lengths
+        logits: Tensor = self.classifier(masked_mean(y, lengths))
         return logits
 
     def _check(self, x: Tensor) -> None:

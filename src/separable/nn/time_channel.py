@@ -18,9 +18,9 @@ class TimeChannelConv1d(nn.Module):
     Kriman et al. 2019 (QuartzNet), section 3.1: no norm between the halves. (k + c_out) · c_in MACs a position, and
     k · c_in · c_out with ``standard``, which makes it one ordinary convolution.
 
-    ``mask`` (n, 1, w) is true where a signal lasts. What lies behind is read as the zeros that an end is padded with,
-    and batch norm takes no statistics there: how far a batch was padded changes nothing, in training neither. The
-    output is that of masked signals where ``strided(mask, stride)`` is true, and without meaning elsewhere.
+    ``lengths`` (n,) says where each signal ends. What lies behind is read as the zeros that an end is padded with, and
+    batch norm takes no statistics there: how far a batch was padded changes nothing, in training neither. Of the output
+    the first ``strided(lengths, stride)`` positions count; the others are without meaning.
     """
 
     def __init__(
@@ -44,17 +44,17 @@ class TimeChannelConv1d(nn.Module):
         self.norm = nn.BatchNorm1d(out_channels)
         self.activation = nn.Identity() if activation is None else activation()
 
-    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         check_input(type(self).__name__, x, 1, self.in_channels)
-        x = self.conv(x if mask is None else x * mask)
-        y: Tensor = self.activation(masked_norm(self.norm, x, strided(mask, self.stride)))
+        x = self.conv(x if lengths is None else x * length_mask(lengths, x.shape[2]))
+        y: Tensor = self.activation(masked_norm(self.norm, x, strided(lengths, self.stride)))
         return y
 
 
 class TimeChannelResidual1d(nn.Module):
     """``repeats`` time-channel separable convolutions over (n, c, w), added to a 1×1 convolution of the input.
 
-    Kriman et al. 2019, figure 1: the 1×1 has a norm, and the last activation stands behind the sum. ``mask`` and
+    Kriman et al. 2019, figure 1: the 1×1 has a norm, and the last activation stands behind the sum. ``lengths`` and
     ``standard`` as in ``TimeChannelConv1d``; the first convolution has the stride.
     """
 
@@ -88,10 +88,10 @@ class TimeChannelResidual1d(nn.Module):
         self.activation = activation()
         self.stride = stride
 
-    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        behind, y = strided(mask, self.stride), x
+    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+        behind, y = strided(lengths, self.stride), x
         for index, layer in enumerate(self.layers):
-            y = layer(y, mask if index == 0 else behind)
+            y = layer(y, lengths if index == 0 else behind)
         out: Tensor = self.activation(y + masked_norm(self.shortcut_norm, self.shortcut(x), behind))
         return out
 
@@ -110,27 +110,28 @@ def length_mask(lengths: Tensor, size: int) -> Tensor:
     return (torch.arange(size, device=lengths.device) < lengths[:, None])[:, None]
 
 
-def strided(mask: Tensor | None, stride: int) -> Tensor | None:
-    """Where signals last behind a layer of that stride: ⌈length / stride⌉ positions."""
-    return mask if mask is None or stride == 1 else mask[..., ::stride]
+def strided(lengths: Tensor | None, stride: int) -> Tensor | None:
+    """How long signals of these lengths are behind a layer of that stride."""
+    return None if lengths is None else (lengths + stride - 1) // stride
 
 
-def masked_mean(x: Tensor, mask: Tensor | None) -> Tensor:
-    """The mean (n, c) of x (n, c, w) over the positions where ``mask`` is true; 0 for a signal that has none."""
-    if mask is None:
+def masked_mean(x: Tensor, lengths: Tensor | None) -> Tensor:
+    """The mean (n, c) of x (n, c, w) over the first ``lengths`` positions; 0 for a signal of length 0."""
+    if lengths is None:
         return x.mean(dim=2)
-    return (x * mask).sum(dim=2) / mask.sum(dim=2).clamp(min=1)
+    return (x * length_mask(lengths, x.shape[2])).sum(dim=2) / lengths.clamp(min=1)[:, None]
 
 
-def masked_norm(norm: nn.Module, x: Tensor, mask: Tensor | None) -> Tensor:
-    """Batch norm of x (n, c, w); in training its statistics are those of the positions where ``mask`` is true.
+def masked_norm(norm: nn.Module, x: Tensor, lengths: Tensor | None) -> Tensor:
+    """Batch norm of x (n, c, w); in training its statistics are those of each signal's first ``lengths`` positions.
 
     A ``norm`` that is none any more, because it was folded into the convolution before it, is called as it is.
     """
-    if mask is None or not norm.training or not isinstance(norm, nn.BatchNorm1d):
+    if lengths is None or not norm.training or not isinstance(norm, nn.BatchNorm1d):
         y: Tensor = norm(x)
         return y
-    count, wide = mask.sum(), x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+    mask, wide = length_mask(lengths, x.shape[2]), x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+    count = mask.sum().clamp(min=1)
     mean = (wide * mask).sum(dim=(0, 2)) / count
     centred = wide - mean[:, None]
     variance = (centred.square() * mask).sum(dim=(0, 2)) / count
