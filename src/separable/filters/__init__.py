@@ -1,0 +1,1 @@
+"""Room: separable image filters. In: an image and a kernel. Out: the image, filtered axis by axis."""
