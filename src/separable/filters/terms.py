@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import functools
+import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from separable.errors import SpecError
 
@@ -83,6 +85,16 @@ class Terms:
         return functools.reduce(np.add, (term.dense() for term in self.terms))
 
     @property
+    def real(self) -> Terms:
+        """The real part of the kernel, in real terms: Re(a)·Re(b) − Im(a)·Im(b) for a term a·b that is complex."""
+        return Terms(terms=tuple(part for term in self.terms for part in _parts(term, 0)), error=self.error)
+
+    @property
+    def imag(self) -> Terms:
+        """The imaginary part of the kernel, in real terms: Re(a)·Im(b) + Im(a)·Re(b) for a term a·b."""
+        return Terms(terms=tuple(part for term in self.terms for part in _parts(term, 1)), error=self.error)
+
+    @property
     def direct_macs(self) -> int:
         """Multiply-accumulates a pixel of the kernel in one piece: its entries that are not 0."""
         return int(np.count_nonzero(self.dense()))
@@ -99,6 +111,40 @@ class Terms:
             f"multiply-accumulates a pixel, error {self.error:.3g}"
         )
         return "\n".join([head, *(f"  {term}" for term in self.terms)])
+
+
+def outer(*kernels: ArrayLike) -> Terms:
+    """The kernel of a single term.
+
+    >>> outer([1, 2, 1], [-1, 0, 1]).dense()
+    array([[-1,  0,  1],
+           [-2,  0,  2],
+           [-1,  0,  1]])
+    """
+    return Terms(terms=(Term(kernels=tuple(np.asarray(kernel) for kernel in kernels)),))
+
+
+def added(*parts: Terms) -> Terms:
+    """The sum of exact kernels, the smaller ones padded with zeros around their centres.
+
+    >>> added(outer([1, -2, 1], [1]), outer([1], [1, -2, 1])).dense()
+    array([[ 0,  1,  0],
+           [ 1, -4,  1],
+           [ 0,  1,  0]])
+    """
+    terms = [term for part in parts for term in part.terms]
+    shape = [max(lengths) for lengths in zip(*(term.shape for term in terms), strict=True)]
+    return Terms(terms=tuple(Term(kernels=tuple(map(_padded, term.kernels, shape))) for term in terms))
+
+
+def scaled(factor: float, kernel: Terms) -> Terms:
+    """``factor`` times an exact kernel.
+
+    >>> scaled(0.5, outer([1, 2, 1], [1])).dense().ravel()
+    array([0.5, 1. , 0.5])
+    """
+    terms = (Term(kernels=(factor * term.kernels[0], *term.kernels[1:])) for term in kernel.terms)
+    return Terms(terms=tuple(terms))
 
 
 def leaves_alone(kernel: NDArray[Any]) -> bool:
@@ -118,6 +164,24 @@ def _checked(kernel: NDArray[Any]) -> NDArray[Any]:
     if not np.isfinite(kernel).all():
         raise SpecError("Term", given="entries that are NaN or infinite", expected="finite numbers")
     return np.ascontiguousarray(kernel, KINDS[kernel.dtype.kind])
+
+
+def _padded(kernel: NDArray[Any], length: int) -> NDArray[Any]:
+    before = length // 2 - len(kernel) // 2
+    return np.pad(kernel, (before, length - len(kernel) - before))
+
+
+def _parts(term: Term, which: int) -> Iterator[Term]:
+    """The products of real and imaginary parts that add up to the real (0) or imaginary (1) part of a term.
+
+    A factor iᵐ comes with m imaginary parts: 1, i, −1, −i.
+    """
+    choices = [(kernel.real, kernel.imag) if kernel.dtype.kind == "c" else (kernel,) for kernel in term.kernels]
+    for picked in itertools.product(*(range(len(choice)) for choice in choices)):
+        imaginary = sum(picked)
+        if imaginary % 2 == which:
+            first, *rest = (choice[at] for choice, at in zip(choices, picked, strict=True))
+            yield Term(kernels=(first if imaginary % 4 < 2 else -first, *rest))
 
 
 def _listed(kernel: NDArray[Any]) -> str:
