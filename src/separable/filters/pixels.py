@@ -14,7 +14,7 @@ from separable.kernels.filter_pixels import PIXELS
 
 __all__ = ["PIXELS", "Types", "checked_image", "checked_out", "checked_type", "choose_types", "rounded"]
 
-COMPLEX = {"float": np.dtype(np.complex64), "double": np.dtype(np.complex128)}
+COMPLEX = {"float": "complex64", "double": "complex128"}
 EXPECTED = f"one of {', '.join(PIXELS)}"
 # A kernel that a tolerance has put slightly below zero somewhere is still one without negative weights.
 NEGATIVE = 1e-6
@@ -36,9 +36,9 @@ def choose_types(image: np.dtype[Any], terms: Terms, wanted: DTypeLike | None) -
     if is_complex:
         is_double = image == np.float64 or result == np.complex128
         work = "double" if is_double else "float"
-        if result not in (None, *COMPLEX.values()):
+        if result is not None and result.name not in COMPLEX.values():
             raise DataError("apply", given=f"a complex kernel for {result}", expected="complex64 or complex128")
-        found = np.dtype(COMPLEX[work] if result is None else result)
+        found: np.dtype[Any] = np.dtype(COMPLEX[work]) if result is None else result
         return Types(work=work, result=found, part=np.dtype(f"float{4 * found.itemsize}"))
     if result is None:
         result = np.dtype(np.float32) if image.kind in "iu" and _is_signed(terms) else image.newbyteorder("=")
