@@ -156,13 +156,6 @@ def test_a_gabor_kernel_is_that_of_scikit_image(theta, sigma) -> None:
     assert len(ours.terms) < min(theirs.shape)
 
 
-def test_a_complex_kernel_comes_apart_into_a_real_and_an_imaginary_one() -> None:
-    wave = gabor(0.2, 0.7, sigma=(3.0, 1.5))
-    np.testing.assert_allclose(wave.real.dense(), wave.dense().real, atol=1e-15)
-    np.testing.assert_allclose(wave.imag.dense(), wave.dense().imag, atol=1e-15)
-    assert wave.real.dtype == wave.imag.dtype == np.float64
-
-
 WRONG = {
     "a negative sigma": lambda: gaussian(-1),
     "a sigma that is no number": lambda: gaussian(float("nan")),

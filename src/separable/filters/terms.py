@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import functools
-import itertools
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -85,16 +83,6 @@ class Terms:
         return functools.reduce(np.add, (term.dense() for term in self.terms))
 
     @property
-    def real(self) -> Terms:
-        """The real part of the kernel, in real terms: Re(a)·Re(b) − Im(a)·Im(b) for a term a·b that is complex."""
-        return Terms(terms=tuple(part for term in self.terms for part in _parts(term, 0)), error=self.error)
-
-    @property
-    def imag(self) -> Terms:
-        """The imaginary part of the kernel, in real terms: Re(a)·Im(b) + Im(a)·Re(b) for a term a·b."""
-        return Terms(terms=tuple(part for term in self.terms for part in _parts(term, 1)), error=self.error)
-
-    @property
     def direct_macs(self) -> int:
         """Multiply-accumulates a pixel of the kernel in one piece: its entries that are not 0."""
         return int(np.count_nonzero(self.dense()))
@@ -169,19 +157,6 @@ def _checked(kernel: NDArray[Any]) -> NDArray[Any]:
 def _padded(kernel: NDArray[Any], length: int) -> NDArray[Any]:
     before = length // 2 - len(kernel) // 2
     return np.pad(kernel, (before, length - len(kernel) - before))
-
-
-def _parts(term: Term, which: int) -> Iterator[Term]:
-    """The products of real and imaginary parts that add up to the real (0) or imaginary (1) part of a term.
-
-    A factor iᵐ comes with m imaginary parts: 1, i, −1, −i.
-    """
-    choices = [(kernel.real, kernel.imag) if kernel.dtype.kind == "c" else (kernel,) for kernel in term.kernels]
-    for picked in itertools.product(*(range(len(choice)) for choice in choices)):
-        imaginary = sum(picked)
-        if imaginary % 2 == which:
-            first, *rest = (choice[at] for choice, at in zip(choices, picked, strict=True))
-            yield Term(kernels=(first if imaginary % 4 < 2 else -first, *rest))
 
 
 def _listed(kernel: NDArray[Any]) -> str:
