@@ -50,6 +50,11 @@ class Module:
     def __init__(self) -> None:
         self._declared: dict[str, str] = {}
         self._parts: list[str] = []
+        self._notes: list[str] = []
+
+    def streams(self) -> None:
+        """Some store goes past the caches."""
+        self._notes = ["!0 = !{i32 1}"]
 
     def declare(self, name: str, result: str, arguments: Sequence[str]) -> None:
         """An external function or an intrinsic; saying it twice is fine."""
@@ -81,7 +86,7 @@ class Module:
     def text(self) -> str:
         """The module as LLVM assembly. Frame pointers off, full vector width on."""
         attributes = 'attributes #0 = { nounwind "prefer-vector-width"="512" "min-legal-vector-width"="512" }'
-        return "\n\n".join([*self._declared.values(), *self._parts, attributes]) + "\n"
+        return "\n\n".join([*self._declared.values(), *self._parts, attributes, *self._notes]) + "\n"
 
 
 class Function:
@@ -173,6 +178,13 @@ class Function:
         where = self.at(pointer, offset)
         self.lines.append(f"  store {value.type} {value.name}, ptr {where.name}, align {_alignment(value.type)}")
 
+    def stream(self, value: Value, pointer: Value, offset: Index = 0) -> None:
+        """A vector into memory past the caches; the address must be a multiple of the vector's size."""
+        where = self.at(pointer, offset)
+        size = value.lanes * (8 if "double" in value.type else 4)
+        self.module.streams()
+        self.lines.append(f"  store {value.type} {value.name}, ptr {where.name}, align {size}, !nontemporal !0")
+
     def prefetch(self, pointer: Value, offset: Index = 0) -> None:
         """Asks for a cache line that will be read soon."""
         self.module.declare("llvm.prefetch.p0", "void", ["ptr", "i32", "i32", "i32"])
@@ -201,7 +213,8 @@ class Function:
 
     def fma(self, a: Value, b: Value, c: Value) -> Value:
         """a · b + c with one rounding."""
-        suffix = f"v{a.lanes}f32" if a.lanes > 1 else "f32"
+        element = "f64" if "double" in a.type else "f32"
+        suffix = f"v{a.lanes}{element}" if a.lanes > 1 else element
         return self.call(f"llvm.fma.{suffix}", a.type, [a, b, c])
 
     def float(self, opcode: str, a: Value, b: Value) -> Value:
