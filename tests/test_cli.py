@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -106,6 +107,32 @@ def test_shrink_writes_model_plan_and_report(run: Run, tmp_path: Path) -> None:
     assert json.loads(again.out)["plan"] == json.loads((tmp_path / "plan.json").read_text(encoding="utf-8"))
     counted = json.loads(run("count", "small.pt2", "--json").out)["total"]
     assert counted["macs"] == json.loads(again.out)["facts"]["after"]["macs"]
+
+
+def test_two_processes_write_and_print_once(run: Run, tmp_path: Path) -> None:
+    assert run("count", "own:tiny").code == 0  # the model is there
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    words = [
+        "shrink",
+        "own:tiny",
+        "--data",
+        "own:inputs",
+        "--macs",
+        "0.6",
+        "--steps",
+        "3",
+        "--out",
+        "small.pt2",
+        "--json",
+    ]
+    done = subprocess.run(
+        [*torchrun, "-m", "separable", *words], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert (
+        json.loads(done.stdout)["facts"]["after"]["macs"]
+        == json.loads(run("count", "small.pt2", "--json").out)["total"]["macs"]
+    )
 
 
 def test_a_metric_is_shown_before_and_after(run: Run) -> None:
