@@ -7,7 +7,6 @@ from torch.utils._pytree import tree_leaves
 from separable import models
 from separable.errors import ModelError, SpecError
 
-
 # What a network for a task answers to 2 images of its own size, for 7 classes; all others classify.
 ANSWERS = {
     "lraspp": [(2, 7, 520, 520)],
