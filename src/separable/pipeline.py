@@ -29,6 +29,7 @@ from separable.plan.apply import rewrite
 from separable.plan.plan import Plan
 from separable.plan.prices import Prices
 from separable.plan.pricing import price
+from separable.plan.responses import Effort
 from separable.plan.search import choose_plan
 from separable.plan.timing import Timer
 from separable.report.evidence import AFTER, BEFORE, Evidence
@@ -40,6 +41,7 @@ from separable.tune.batches import Batches, read_batches
 from separable.tune.calibrate import Calibrated, calibrate
 from separable.tune.distill import Distilled, distill
 from separable.tune.options import DistillOptions
+from separable.tune.processes import told_by_first
 
 Metric = Callable[[nn.Module], float]
 
@@ -121,6 +123,8 @@ def shrink(
     the output at the same cost. A ``Plan`` in the place of a budget is carried out as it is. ``metrics`` are functions
     of a model, reported before and after. The given model is not changed; the new one is in the same mode.
 
+    Among several processes (``separable.tune.process_group``) the first one plans and measures, and all train.
+
     ``BudgetError`` names the best that can be reached, ``ModelError`` what cannot be rewritten, ``DataError`` what is
     wrong with the data.
     """
@@ -131,12 +135,9 @@ def shrink(
     sites = trace(model, example)
     _require_sites(sites)
     machine = this_machine()
-    plan, prices = budget, None
-    if not isinstance(plan, Plan):
-        prices = price(model, sites, example=example, timer=eager_timer(Ledger(), machine), data=fit)
-        plan = _planned(model, example, prices, plan)
+    plan, prices = told_by_first(lambda: _plan(model, example, sites, fit, budget, options.progress))
     recovered = _recovered(model, rewrite(model, plan), fit, check, options)
-    timings = time_in_turns(model, recovered.model, example)
+    timings = told_by_first(lambda: time_in_turns(model, recovered.model, example))
     evidence = Evidence(
         model=_name(model),
         input=_shapes(example),
@@ -221,10 +222,22 @@ def _require_sites(sites: Sites) -> None:
         raise ModelError("shrink", given=given, expected="at least one plain convolution layer")
 
 
+def _plan(
+    model: nn.Module, example: Example, sites: Sites, data: Batches | None, budget: Budget | Plan, progress: bool
+) -> tuple[Plan, Prices | None]:
+    """The plan, made for a budget where none is given, and the prices that it was chosen by."""
+    if isinstance(budget, Plan):
+        return budget, None
+    timer = eager_timer(Ledger(), this_machine())
+    effort = Effort(only_faster=_has_latency(budget))
+    prices = price(model, sites, example=example, timer=timer, data=data, effort=effort, progress=progress)
+    return _planned(model, example, prices, budget), prices
+
+
 def _planned(model: nn.Module, example: Example, prices: Prices, budget: Budget) -> Plan:
     """The plan whose model keeps the budget, its time measured against the original's."""
     plan = choose_plan(prices, budget)
-    if budget.latency is None and budget.latency_s is None:
+    if not _has_latency(budget):
         return plan
     best = math.inf
     for _ in range(ATTEMPTS):
@@ -240,6 +253,10 @@ def _planned(model: nn.Module, example: Example, prices: Prices, budget: Budget)
             break
     expected = f"a latency that this model reaches on this machine: the best measured is {best:.2f} of the original's"
     raise BudgetError("shrink", given=str(budget), expected=expected, remedy="Raise the limit.")
+
+
+def _has_latency(budget: Budget) -> bool:
+    return budget.latency is not None or budget.latency_s is not None
 
 
 def _wanted_share(budget: Budget, timings: Comparison) -> float:
@@ -291,7 +308,7 @@ def _warnings(model: nn.Module, budget: Budget, timings: Comparison, fit: Batche
     found = []
     if fit is None:
         found.append("No data was given: the weights alone were used. A few hundred unlabelled inputs lose far less.")
-    if budget.latency is not None or budget.latency_s is not None:
+    if _has_latency(budget):
         wanted = _wanted_share(budget, timings)
         reached = timings.timings[AFTER].median_s / timings.timings[BEFORE].median_s
         if reached > wanted:

@@ -43,21 +43,24 @@ def command(reference: str, shape: str | None, as_json: bool, **given: Any) -> N
     if given["threads"]:
         torch.set_num_threads(given["threads"])
     model, example = load_model(reference, shape)
-    shrunk = pipeline.shrink(
-        model,
-        example,
-        load_data(given["data"], example, given["limit"]),
-        _budget(given),
-        metrics=_metrics(given["metric"]),
-        options=_options(given),
-    )
+    data = load_data(given["data"], example, limit=given["limit"]) if given["data"] else None
+    with tune.process_group():
+        shrunk = pipeline.shrink(
+            model, example, data, _budget(given), metrics=_metrics(given["metric"]), options=_options(given)
+        )
+        is_first = tune.is_first()
+    if is_first:
+        _hand_over(shrunk, given)
+        show(shrunk, as_json)
+
+
+def _hand_over(shrunk: pipeline.Shrunk, given: dict[str, Any]) -> None:
     if given["save_plan"]:
         shrunk.plan.save(given["save_plan"])
     if given["out"]:
         shrunk.save(given["out"])
     if given["report"]:
         shrunk.write_report(given["report"])
-    show(shrunk, as_json)
 
 
 def _budget(given: dict[str, Any]) -> Budget | plan.Plan:
