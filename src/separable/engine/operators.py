@@ -32,6 +32,11 @@ from separable.engine.network import (
 from separable.kernels.epilogue import NONE, Activation
 from separable.spec import ConvSpec
 
+# Calls with several results of which networks that infer use the first
+FIRST_OF_SEVERAL = frozenset(
+    {"native_batch_norm", "_native_batch_norm_legit_no_training", "cudnn_batch_norm", "max_pool2d_with_indices"}
+)
+
 
 class UnsupportedError(Exception):
     """There is no native operator for a call; the text says why."""
@@ -43,6 +48,7 @@ class Map:
 
     name: str
     shape: Shape
+    rank: int  # axes of PyTorch's tensor
     is_flattened: bool = False
 
 
@@ -140,18 +146,18 @@ def _convolution(request: Request) -> Reading:
 
 
 def _linear(request: Request) -> Reading:
-    x, weight, bias = request.arguments["input"], request.array("weight"), request.array("bias")
-    if (
-        not isinstance(x, Map)
-        or weight is None
-        or not (x.is_flattened or x.shape[1:] == (1, 1))
-        or len(request.shape) != 2
-    ):
-        raise UnsupportedError("a linear layer over anything but the channels has no native operator")
+    """``addmm`` (bias, x, weight turned over) and ``mm`` (x, weight turned over)."""
+    a = request.arguments
+    x, turned = a.get("mat1", a["self"]), a["mat2"]
+    bias = request.array("self") if "mat1" in a else None
+    if not isinstance(x, Map) or not isinstance(turned, Tensor) or not (x.is_flattened or x.shape[1:] == (1, 1)):
+        raise UnsupportedError("a matrix product of anything but channels and weights has no native operator")
+    if (a.get("alpha", 1), a.get("beta", 1)) != (1, 1) or (bias is not None and bias.shape != turned.shape[1:]):
+        raise UnsupportedError("a matrix product with factors has no native operator")
     c, h, w = x.shape
-    spec = ConvSpec(c, weight.shape[0], kernel=(h, w), size=(h, w))
-    zeros = np.zeros(spec.c_out, np.float32)
-    operator = Convolve(spec=spec, weight=weight.reshape(-1, c, h, w), bias=zeros if bias is None else bias)
+    spec = ConvSpec(c, turned.shape[1], kernel=(h, w), size=(h, w))
+    weight = np.ascontiguousarray(turned.detach().t().cpu().float().numpy()).reshape(-1, c, h, w)
+    operator = Convolve(spec=spec, weight=weight, bias=np.zeros(spec.c_out, np.float32) if bias is None else bias)
     return Reading(inputs=(x.name,), operator=operator, shape=(spec.c_out, 1, 1))
 
 
@@ -360,14 +366,12 @@ def _plain(kind: str) -> Callable[[Request], Reading]:
 
 
 READERS: dict[str, Callable[[Request], Reading]] = {
-    "conv1d": _convolution,
-    "conv2d": _convolution,
     "convolution": _convolution,
-    "linear": _linear,
-    "batch_norm": _batch_norm,
+    "addmm": _linear,
+    "mm": _linear,
+    "native_batch_norm": _batch_norm,
     "_native_batch_norm_legit_no_training": _batch_norm,
     "relu": _plain("relu"),
-    "relu6": _activation(lambda _: Activation(kind="clamp", low=0.0, high=6.0)),
     "hardtanh": _activation(_clamp),
     "clamp": _activation(_clamp),
     "clamp_min": _activation(_clamp),
@@ -378,12 +382,9 @@ READERS: dict[str, Callable[[Request], Reading]] = {
     "tanh": _plain("tanh"),
     "gelu": _activation(_gelu),
     "leaky_relu": _activation(lambda r: Activation(kind="leaky", low=float(r.arguments["negative_slope"]))),
-    "max_pool1d": _pool("max"),
-    "max_pool2d": _pool("max"),
-    "avg_pool1d": _pool("average"),
+    "max_pool2d_with_indices": _pool("max"),
     "avg_pool2d": _pool("average"),
-    "adaptive_avg_pool1d": _adaptive,
-    "adaptive_avg_pool2d": _adaptive,
+    "_adaptive_avg_pool2d": _adaptive,
     "mean": _mean,
     "add": _combine("add"),
     "sub": _combine("subtract"),
@@ -391,8 +392,6 @@ READERS: dict[str, Callable[[Request], Reading]] = {
     "mul": _combine("multiply"),
     "div": _divide,
     "cat": _cat,
-    "concat": _cat,
     "slice": _slice,
-    "pad": _pad,
     "constant_pad_nd": _pad,
 }
