@@ -17,7 +17,8 @@ from torch.utils import _pytree as pytree
 
 from separable.engine.fuse import fuse
 from separable.engine.network import Convolve, Network, Node
-from separable.engine.operators import FIRST_OF_SEVERAL, Foreign, Map, Request, UnsupportedError, map_shape, read
+from separable.engine.operators import FIRST_OF_SEVERAL, read
+from separable.engine.reading import Foreign, Map, Request, UnsupportedError, map_shape
 from separable.engine.record import Recording
 
 FREE = frozenset({"alias", "clone", "detach", "lift_fresh_copy", "_to_copy"})

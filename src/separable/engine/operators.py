@@ -7,12 +7,10 @@ kernel for, raises ``UnsupportedError`` with the reason, and stays a call of PyT
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from separable.engine.network import (
@@ -23,87 +21,19 @@ from separable.engine.network import (
     Floats,
     Join,
     Mean,
-    Operator,
     Pad,
     Part,
     Pooling,
-    Shape,
 )
-from separable.kernels.epilogue import NONE, Activation
+from separable.engine.reading import Map, Reading, Request, UnsupportedError, map_shape
+from separable.engine.sampling import SAMPLERS, average, pieces
+from separable.kernels.epilogue import Activation
 from separable.spec import ConvSpec
 
 # Calls with several results of which networks that infer use the first
 FIRST_OF_SEVERAL = frozenset(
     {"native_batch_norm", "_native_batch_norm_legit_no_training", "cudnn_batch_norm", "max_pool2d_with_indices"}
 )
-
-
-class UnsupportedError(Exception):
-    """There is no native operator for a call; the text says why."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Map:
-    """A value that a native operator can read: (c, h, w) for each image, or that flattened to a vector."""
-
-    name: str
-    shape: Shape
-    rank: int  # axes of PyTorch's tensor
-    is_flattened: bool = False
-
-
-@dataclass(frozen=True, kw_only=True)
-class Foreign:
-    """A value that no native operator can read, and why."""
-
-    reason: str
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Request:
-    """A call: arguments by the schema's names (maps, constants, numbers), the shape of the result, lanes of a panel."""
-
-    arguments: Mapping[str, Any]
-    shape: tuple[int, ...]
-    lanes: int
-
-    def map(self, name: str) -> Map:
-        """The argument as a map that is not flattened."""
-        value = self.arguments[name]
-        if not isinstance(value, Map):
-            raise UnsupportedError(
-                value.reason if isinstance(value, Foreign) else f"{name} is not computed by the network"
-            )
-        if value.is_flattened:
-            raise UnsupportedError("it reads a flattened map")
-        return value
-
-    def array(self, name: str) -> Floats | None:
-        """The argument as a constant array; None where the call has none."""
-        value = self.arguments.get(name)
-        if value is None:
-            return None
-        if not isinstance(value, Tensor):
-            raise UnsupportedError(f"{name} is computed by the network")
-        return np.ascontiguousarray(value.detach().cpu().to(torch.float32).numpy())
-
-
-@dataclass(frozen=True, kw_only=True)
-class Reading:
-    """What a call becomes."""
-
-    inputs: tuple[str, ...]
-    operator: Operator
-    shape: Shape
-    activation: Activation = NONE
-
-
-def map_shape(shape: Sequence[int]) -> Shape:
-    """(c, h, w) of a tensor (n, c), (n, c, l) or (n, c, h, w)."""
-    if len(shape) not in (2, 3, 4):
-        raise UnsupportedError(f"it has {len(shape)} axes")
-    c, *size = shape[1:]
-    return (c, *([1] * (2 - len(size)) + list(size)))  # type: ignore[return-value]
 
 
 def read(name: str, request: Request) -> Reading:
@@ -212,7 +142,7 @@ def _pool(kind: str) -> Callable[[Request], Reading]:
             for out, s, k, d, size, p in zip(shape[1:], stride, kernel, dilation, x.shape[1:], before, strict=True)
         ]
         if kind == "average" and list(before) != after:
-            raise UnsupportedError("an average over windows that stick out has no native operator")
+            return average(request)
         spec = ConvSpec(
             x.shape[0],
             x.shape[0],
@@ -234,7 +164,7 @@ def _adaptive(request: Request) -> Reading:
     if (h, w) == (1, 1):
         return Reading(inputs=(x.name,), operator=Mean(), shape=(c, 1, 1))
     if x.shape[1] % h or x.shape[2] % w:
-        raise UnsupportedError(f"averages from {x.shape[1:]} to {(h, w)} overlap; there is no native operator")
+        return average(request)
     kernel = (x.shape[1] // h, x.shape[2] // w)
     spec = ConvSpec(c, c, kernel=kernel, size=x.shape[1:], stride=kernel, groups=c)
     return Reading(inputs=(x.name,), operator=Pooling(kind="average", spec=spec), shape=(c, h, w))
@@ -257,6 +187,8 @@ def _combine(operation: str) -> Callable[[Request], Reading]:
             return _with_constant(operation, request)
         x, y = request.map("self"), request.map("other")
         shape = map_shape(request.shape)
+        if x.rank != y.rank:
+            raise UnsupportedError(f"tensors of {x.rank} and {y.rank} axes have no native operator")
         for one in (x, y):
             if one.shape not in (shape, (shape[0], 1, 1)):
                 raise UnsupportedError(f"maps of {x.shape} and {y.shape} have no native operator")
@@ -320,28 +252,29 @@ def _cat(request: Request) -> Reading:
     maps = [Request(arguments={"x": v}, shape=request.shape, lanes=request.lanes).map("x") for v in values]
     if request.arguments["dim"] % len(request.shape) != 1:
         raise UnsupportedError("joining along anything but the channels has no native operator")
-    if any(m.shape[0] % request.lanes for m in maps[:-1]):
-        raise UnsupportedError(f"channels that are not a multiple of {request.lanes} are joined")
     return Reading(inputs=tuple(m.name for m in maps), operator=Join(), shape=shape)
 
 
 def _slice(request: Request) -> Reading:
     a, x = request.arguments, request.map("self")
-    first = a["start"] or 0
-    if a["dim"] % len(request.shape) != 1 or a["step"] != 1 or first < 0:
-        raise UnsupportedError("a slice along anything but the channels has no native operator")
-    return _part(request, x, first)
+    axis, first = a["dim"] % len(request.shape), a["start"] or 0
+    if axis > 1:
+        return pieces(request)
+    if axis == 0 or a["step"] != 1:
+        raise UnsupportedError("a slice along the batch, or of some channels, has no native operator")
+    return Reading(inputs=(x.name,), operator=Part(first=_position(first, x.shape[0])), shape=map_shape(request.shape))
 
 
-def _part(request: Request, x: Map, first: int) -> Reading:
-    if first % request.lanes:
-        raise UnsupportedError(f"a part begins at channel {first}, not at a multiple of {request.lanes}")
-    return Reading(inputs=(x.name,), operator=Part(first=first), shape=map_shape(request.shape))
+def _position(index: int, size: int) -> int:
+    """As Python counts from behind."""
+    return min(max(index + size if index < 0 else index, 0), size)
 
 
 def _pad(request: Request) -> Reading:
     a, x = request.arguments, request.map("self")
-    if a.get("mode", "constant") != "constant" or (a.get("value") or 0.0) != 0.0 or min(a["pad"]) < 0:
+    if max(a["pad"]) <= 0:
+        return pieces(request)
+    if a["value"] != 0 or min(a["pad"]) < 0:
         raise UnsupportedError("padding with anything but zeros has no native operator")
     pad = [*a["pad"], 0, 0, 0, 0]
     if len(a["pad"]) > 4 or (len(request.shape) == 3 and len(a["pad"]) > 2):
@@ -394,4 +327,5 @@ READERS: dict[str, Callable[[Request], Reading]] = {
     "cat": _cat,
     "slice": _slice,
     "constant_pad_nd": _pad,
+    **SAMPLERS,
 }
