@@ -2,7 +2,7 @@
 
 __version__ = "0.1.0"
 
-from separable import models, nn
+from separable import filters, models, nn
 from separable.cost import Cost, ModelCost, count
 from separable.engine import Program, compile
 from separable.errors import SeparableError, SeparableWarning
@@ -10,7 +10,17 @@ from separable.graph import Sites, trace
 from separable.pipeline import ShrinkOptions, Shrunk, shrink
 from separable.plan import Plan, Prices, choose_plan, price, rewrite
 from separable.spec import Budget, ConvSpec
-from separable.tune import Calibrated, Distilled, DistillOptions, calibrate, distill, read_batches
+from separable.tune import (
+    Calibrated,
+    Distilled,
+    DistillOptions,
+    Trained,
+    TrainOptions,
+    calibrate,
+    distill,
+    read_batches,
+    train,
+)
 
 __all__ = [
     "Budget",
@@ -28,11 +38,14 @@ __all__ = [
     "ShrinkOptions",
     "Shrunk",
     "Sites",
+    "TrainOptions",
+    "Trained",
     "calibrate",
     "choose_plan",
     "compile",
     "count",
     "distill",
+    "filters",
     "models",
     "nn",
     "price",
@@ -40,4 +53,5 @@ __all__ = [
     "rewrite",
     "shrink",
     "trace",
+    "train",
 ]

@@ -152,7 +152,7 @@ def counter() -> Library:
 
 
 def program(library: Library, table: np.ndarray, phases: list[tuple[int, int, int]], steps: int, threads: int) -> list:
-    listed = np.array([(library.address("count"), table.ctypes.data)] * (steps * threads), np.uint64)
+    listed = np.array([(library.address("count"), table.ctypes.data, threads)] * (steps * threads), np.uint64)
     rows = [(mode, steps, listed.ctypes.data, first, images, 0) for mode, first, images in phases]
     return [np.array(rows, np.int64).reshape(-1, PHASE_WORDS), listed, library]
 

@@ -43,7 +43,7 @@ def command(reference: str, shape: str | None, as_json: bool, **given: Any) -> N
     if given["threads"]:
         torch.set_num_threads(given["threads"])
     model, example = load_model(reference, shape)
-    data = load_data(given["data"], example, given["limit"])
+    data = load_data(given["data"], example, limit=given["limit"]) if given["data"] else None
     with tune.process_group():
         shrunk = pipeline.shrink(
             model, example, data, _budget(given), metrics=_metrics(given["metric"]), options=_options(given)

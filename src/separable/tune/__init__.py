@@ -1,12 +1,15 @@
-"""Making a rewritten model answer as the original does. In: both models and data. Out: a better rewritten model."""
+"""Training a model, or making a rewritten one answer as the original does. In: models, data. Out: a better model."""
 
 from separable.tune.batch import Batch
 from separable.tune.batches import Batches, read_batches
 from separable.tune.calibrate import Calibrated, LayerFit, calibrate
-from separable.tune.data_files import load_data
+from separable.tune.classify import accuracy, cross_entropy
+from separable.tune.data_files import class_names, load_data
 from separable.tune.distill import Distilled, Loss, distill
-from separable.tune.options import DistillOptions
+from separable.tune.optimizer import parameter_groups
+from separable.tune.options import DistillOptions, TrainOptions
 from separable.tune.processes import is_first, process_group
+from separable.tune.train import Trained, train
 
 __all__ = [
     "Batch",
@@ -16,10 +19,17 @@ __all__ = [
     "Distilled",
     "LayerFit",
     "Loss",
+    "TrainOptions",
+    "Trained",
+    "accuracy",
     "calibrate",
+    "class_names",
+    "cross_entropy",
     "distill",
     "is_first",
     "load_data",
+    "parameter_groups",
     "process_group",
     "read_batches",
+    "train",
 ]

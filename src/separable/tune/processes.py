@@ -18,7 +18,7 @@ Value = TypeVar("Value")
 
 @contextmanager
 def process_group() -> Iterator[None]:
-    """Inside the block ``distill`` and ``shrink`` share their work with the processes that torchrun started, if it did.
+    """Inside it ``train``, ``distill`` and ``shrink`` share their work with the other processes of torchrun, if any.
 
     For scripts and the command line. With CUDA each process takes the GPU of its local rank as its current one; the
     models have to be moved there. A group that is there already is used and left as it is.
