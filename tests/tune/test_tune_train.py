@@ -385,6 +385,7 @@ BAD_DATA: dict[str, tuple[Callable[[], Data], type[SeparableError], str]] = {
     "a tensor": (lambda: torch.zeros(3, 1, 8, 8), DataError, "got a Tensor"),
     "arrays": (digits, DataError, "read_batches makes batches"),
     "a generator": (lambda: iter(pairs()), DataError, "a function that takes the number of the epoch"),
+    "arrays in pairs": (lambda: [(x.numpy(), y) for x, y in pairs()], DataError, "got ndarray; expected inputs"),
     "a number": (lambda: 3, DataError, "got a int"),
     "no labels": (lambda: [(digits()[0], None)], DataError, "inputs alone"),
     "unlabelled batches": (lambda: read_batches(digits()[0], digits()[0][:1]), DataError, "inputs alone"),
