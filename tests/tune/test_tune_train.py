@@ -412,8 +412,16 @@ def test_data_that_do_not_fit_are_one_clear_error(name: str) -> None:
 
 def test_a_diverging_run_stops_and_says_at_which_step_and_what_to_do() -> None:
     wild = TrainOptions(epochs=50, optimizer="sgd", learning_rate=1e30, clip=math.inf, warm_up=0)
-    with pytest.raises(ModelError, match=r"at step [1-9]\d*; expected a finite loss. Lower learning_rate"):
+    with pytest.raises(ModelError, match=r"at step [1-9]\d*; expected a finite (loss|gradient)\. Lower learning_rate"):
         run(options=wild)
+
+
+def test_a_gradient_that_is_not_finite_is_no_step() -> None:
+    def loss(outputs: Tensor, _: Tensor) -> Tensor:
+        return outputs.square().sum().mul(0).sqrt()  # 0, and its derivative is infinite
+
+    with pytest.raises(ModelError, match="a gradient of nan at step 0; expected a finite gradient"):
+        train(network(), pairs(), loss, TrainOptions(epochs=1))
 
 
 def test_a_loss_of_many_numbers_is_refused() -> None:
