@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
-import click
 import torch
 import torch.nn.functional as F
-from scenes import CLASSES, SHAPES, Scenes, draw
-from torch import Tensor, nn
+from scenes import CLASSES, draw
+from torch import nn
 
-import separable
 from separable.models import deeplabv3plus, mobilenet_v2
 from separable.tune.metrics import MaskScore, confusion, mean_iou
 
@@ -72,5 +67,6 @@ def learn(lesson: Lesson) -> Learned:
     torch.save(model.state_dict(), "/tmp/tv/seg.pt")
     return model
 import sys
+
 LR=float(sys.argv[1])
 learn(Lesson(**{k: type(getattr(Lesson(),k))(v) for k,v in (a.split("=") for a in sys.argv[2:])}))

@@ -103,7 +103,9 @@ def test_no_default_box_is_larger_than_the_image() -> None:
     assert float((boxes[:, 2:] - boxes[:, :2]).max()) == 1.0
 
 
-@pytest.mark.parametrize("options", [{"scales": (0.5, 0.2)}, {"scales": (0, 1)}, {"scales": (0.2, 1.5)}, {"ratios": (1,)}])
+@pytest.mark.parametrize(
+    "options", [{"scales": (0.5, 0.2)}, {"scales": (0, 1)}, {"scales": (0.2, 1.5)}, {"ratios": (1,)}]
+)
 def test_sizes_that_make_no_default_boxes_are_refused(options: dict[str, tuple[float, ...]]) -> None:
     with pytest.raises(SpecError, match="DefaultBoxes"):
         DefaultBoxes(**options)

@@ -13,6 +13,7 @@ from torch import nn
 from separable import cost, models
 from separable.errors import DataError, SpecError
 from separable.models import encode_text
+from separable.nn import fold_batch_norm
 from separable.pipeline import ShrinkOptions, shrink
 from separable.spec import Budget
 
@@ -91,6 +92,14 @@ def test_it_exports_for_any_batch_and_length_and_takes_autocast() -> None:
         with torch.autocast("cpu", torch.bfloat16):
             y = model(more)
     assert float((y.float() - exact).norm() / exact.norm()) < 0.1
+
+
+def test_its_batch_norms_fold_away() -> None:
+    model, codes = network(), encode_text(TEXTS)
+    model(codes)  # so that the running statistics are not those that change nothing
+    folded = fold_batch_norm(model.eval())
+    assert not any(isinstance(layer, nn.BatchNorm1d) for layer in folded.modules())
+    torch.testing.assert_close(folded(codes), model(codes))
 
 
 @pytest.mark.usefixtures("clock")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+import torch.fx
 from torch import Tensor, fx, nn
 
 from separable.errors import DataError, SpecError
@@ -47,8 +48,7 @@ class SeparableText(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         self._check(x)
-        places = torch.arange(1, x.shape[1] + 1, device=x.device)
-        lengths: Tensor | None = (places * (x != 0)).amax(dim=1)
+        lengths: Tensor | None = _lengths(x)
         y = self.embedding(x).transpose(1, 2)
         for index, block in enumerate(self.blocks):
             y = block(y, lengths)
@@ -62,6 +62,15 @@ class SeparableText(nn.Module):
             given = f"{str(x.dtype).removeprefix('torch.')} of shape {tuple(x.shape)}"
             expected, remedy = f"int64 (n, w), whole numbers below {self.symbols}", "encode_text makes them of strings."
             raise SpecError("SeparableText", given=given, expected=expected, remedy=remedy)
+
+
+def _lengths(x: Tensor) -> Tensor:
+    """Up to which symbol each text goes: the last that is not 0."""
+    return (torch.arange(1, x.shape[1] + 1, device=x.device) * (x != 0)).amax(dim=1)
+
+
+# The places depend on the size, so a traced network keeps it whole.
+torch.fx.wrap("_lengths")
 
 
 def separable_text(
