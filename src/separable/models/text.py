@@ -11,7 +11,7 @@ from torch import Tensor, fx, nn
 from separable.errors import DataError, SpecError
 from separable.nn import TimeChannelResidual1d, initialize_
 from separable.nn.geometry import check_positive
-from separable.nn.time_channel import masked_mean, strided
+from separable.nn.time_channel import masked_peak, strided
 
 SYMBOLS = 257  # the end of a text, and every byte
 KERNEL, REPEATS, STRIDE = 5, 2, 2
@@ -20,9 +20,10 @@ KERNEL, REPEATS, STRIDE = 5, 2, 2
 class SeparableText(nn.Module):
     """Symbols (n, w), whole numbers that are 0 behind the end of a text, to logits (n, classes).
 
-    A vector a symbol, ``blocks`` residual blocks of two separable convolutions of kernel 5, and the mean over the text.
+    A vector a symbol, ``blocks`` residual blocks of two separable convolutions of kernel 5, and for each channel the
+    largest value in the text (max-over-time pooling, Collobert et al. 2011).
     Each block after the first halves the length and doubles the channels. Texts of different lengths in one batch are
-    padded with 0, and how far changes nothing, in training neither. An empty text is a mean of nothing, all zeros.
+    padded with 0, and how far changes nothing, in training neither. An empty text is all zeros.
     """
 
     def __init__(self, width: int, blocks: int, classes: int, symbols: int, standard: bool) -> None:
@@ -53,7 +54,7 @@ class SeparableText(nn.Module):
         for index, block in enumerate(self.blocks):
             y = block(y, lengths)
             lengths = strided(lengths, STRIDE) if index > 0 else lengths
-        logits: Tensor = self.classifier(masked_mean(y, lengths))
+        logits: Tensor = self.classifier(masked_peak(y, lengths))
         return logits
 
     def _check(self, x: Tensor) -> None:

@@ -127,6 +127,11 @@ def masked_mean(x: Tensor, lengths: Tensor | None) -> Tensor:
     return (x * length_mask(lengths, x.shape[2])).sum(dim=2) / lengths.clamp(min=1)[:, None]
 
 
+def masked_peak(x: Tensor, lengths: Tensor) -> Tensor:
+    """The largest (n, c) of x (n, c, w), nowhere below 0, over the first ``lengths`` positions; 0 where there are none."""
+    return (x * length_mask(lengths, x.shape[2])).amax(dim=2)
+
+
 def masked_norm(norm: nn.Module, x: Tensor, lengths: Tensor | None) -> Tensor:
     """Batch norm of x (n, c, w); in training its statistics are those of each signal's first ``lengths`` positions.
 
