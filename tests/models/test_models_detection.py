@@ -61,10 +61,9 @@ def torchvisions_keys() -> Iterator[str]:
         place = f"{first}.{block}" if block < 13 else f"{second}.{block - 13}"
         layers = ["conv"] * (1 + int(expands)) + ["attention"] * int(squeezes) + ["conv"]
         for index, layer in enumerate(layers):
+            name = f"{place}.block.{index}"
             if block == 13:
                 name = f"{first}.13" if index == 0 else f"{second}.0.{index}"
-            else:
-                name = f"{place}.block.{index}"
             yield from conv_norm(name) if layer == "conv" else attention(name)
     yield from conv_norm(f"{second}.3")
     for extra in range(4):
