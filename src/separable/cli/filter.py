@@ -16,6 +16,7 @@ from separable.factor.kernel2d import TOLERANCE
 from separable.filters import figure, files, stream
 from separable.filters.bank import DERIVATIVES, KERNELS, kernel_named
 from separable.filters.borders import RULES, Border
+from separable.filters.pixels import PIXELS
 from separable.tune.progress import told
 
 EPILOG = f"""KERNEL is a .npy file, or one of {", ".join(KERNELS)}. sobel, scharr, prewitt, farid and
@@ -141,10 +142,9 @@ def _dtype(name: str | None, picture: files.Picture, recipe: stream.Recipe) -> n
     if name is None:
         is_complex = any(kernel.dtype.kind == "c" for kernel in recipe.kernels)
         return np.dtype(np.complex64 if is_complex else picture.pixels.dtype.newbyteorder("="))
-    try:
-        return np.dtype(name)
-    except TypeError as error:
-        raise SpecError("--dtype", given=repr(name), expected="a type of pixels, such as uint8 or float32") from error
+    if name not in (known := (*PIXELS, "complex64", "complex128")):
+        raise SpecError("--dtype", given=repr(name), expected=f"one of {', '.join(known)}")
+    return np.dtype(name)
 
 
 def _explained(recipe: stream.Recipe, picture: files.Picture) -> str:

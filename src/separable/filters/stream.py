@@ -3,6 +3,7 @@ tile."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -82,6 +83,8 @@ def _map_tiles(
 ) -> None:
     """Filters every tile with its halo and keeps the inner part, which does not depend on where the tile ends."""
     source, shape = picture.pixels, tuple(picture.pixels.shape)
+    if not math.prod(shape):
+        return
     reach: dict[int, tuple[int, int]] = {}
     for kernel in recipe.kernels:
         spans = prepare(np.dtype(np.float32), len(shape), kernel, recipe.border, axes, flip=recipe.flip).reach
