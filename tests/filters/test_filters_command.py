@@ -151,6 +151,21 @@ def test_a_figure_shows_before_after_and_the_terms(words: str) -> None:
     assert len(np.unique(drawn.reshape(-1, 3), axis=0)) > 200
 
 
+def test_the_fastest_way_gives_the_same_picture(monkeypatch: pytest.MonkeyPatch) -> None:
+    kernel = RANDOM.random((9, 8))
+    kernel /= kernel.sum()
+    np.save("noise.npy", kernel)
+    for name, fft_s in (("terms", 1.0), ("fourier", 1e-15)):
+        rates = verdict.Rates(pixel_s=0, term_s=0, mac_s=1e-9, fft_s=fft_s)
+        monkeypatch.setattr(verdict, "this_machines_rates", lambda _, rates=rates: rates)
+        assert run(f"gray.png {name}.png --kernel noise.npy --fastest --border wrap") == 0
+        assert_within_one(f"{name}.png", ndimage.correlate(GRAY.astype(float), kernel, mode="wrap"))
+    monkeypatch.setattr("separable.filters.tiles.TILE_BYTES", 4000)
+    assert run("gray.png tiles.npy --kernel noise.npy --fastest --border constant --constant 7 --dtype float32") == 0
+    expected = ndimage.correlate(GRAY.astype(float), kernel, mode="constant", cval=7)
+    np.testing.assert_allclose(np.load("tiles.npy"), expected, atol=1e-3)
+
+
 def test_a_bar_is_shown_on_a_terminal_only(capfd: pytest.CaptureFixture[str]) -> None:
     assert run("gray.png out.png --kernel box --size 3") == 0
     assert capfd.readouterr().err == ""

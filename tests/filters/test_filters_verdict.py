@@ -83,6 +83,17 @@ def test_the_fastest_way_gives_the_same_pixels(kernel, monkeypatch) -> None:
     ours = filters.apply_fastest(image, kernel, "mirror")
     np.testing.assert_allclose(ours, filters.apply(image, kernel, "mirror"), rtol=1e-4, atol=1e-4)
     assert filters.apply_fastest(image[:0], kernel).shape == (0, 50)
+    stack = noise(30, 40, 3)
+    ours = filters.apply_fastest(stack, kernel, axes=(1, 0), flip=True)
+    np.testing.assert_allclose(ours, filters.apply(stack, kernel, axes=(1, 0), flip=True), atol=1e-10)
+
+
+def test_an_image_with_nan_is_never_transformed(monkeypatch) -> None:
+    rates = Rates(pixel_s=1, term_s=1, mac_s=1, fft_s=1e-15)
+    monkeypatch.setattr("separable.filters.verdict.this_machines_rates", lambda _: rates)
+    image = noise(20, 20)
+    image[3, 4] = np.nan
+    assert np.isnan(filters.apply_fastest(image, filters.box(3))).sum() == 9
 
 
 def test_rates_come_from_kept_times_and_none_is_negative(tmp_path, monkeypatch) -> None:

@@ -15,6 +15,7 @@ from separable.errors import DataError
 from separable.filters.apply import apply
 from separable.filters.borders import Border
 from separable.filters.files import Picture
+from separable.filters.fourier import apply_fft
 from separable.filters.pixels import checked_type, rounded
 from separable.filters.prepared import Options, prepare
 from separable.filters.terms import Terms
@@ -27,10 +28,14 @@ SMALL = 1e-6
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """One kernel; or with ``is_magnitude`` the derivatives along all axes, of which the root mean square is taken."""
+    """One kernel; or with ``is_magnitude`` the derivatives along all axes, of which the root mean square is taken.
+
+    With ``is_fft`` by Fourier transforms, in which tiles differ from the whole by rounding.
+    """
 
     kernels: tuple[Terms, ...]
     is_magnitude: bool = False
+    is_fft: bool = False
     border: Border = field(default_factory=Border)
     flip: bool = False
 
@@ -43,8 +48,9 @@ class Recipe:
     def run(self, pixels: NDArray[Any], axes: tuple[int, ...]) -> NDArray[Any]:
         """The filtered pixels, in float32 or float64."""
         work = np.float64 if pixels.dtype == np.float64 else np.float32
+        correlate = apply_fft if self.is_fft else apply
         results = [
-            np.asarray(apply(pixels, kernel, self.border, axes=axes, flip=self.flip, dtype=work))
+            np.asarray(correlate(pixels, kernel, self.border, axes=axes, flip=self.flip, dtype=work))
             for kernel in self.kernels
         ]
         if not self.is_magnitude:
@@ -67,7 +73,7 @@ def filter_picture(
         given = f"a kernel of {dims} axes for pixels of shape {tuple(picture.pixels.shape)}"
         raise DataError("filter", given=given, expected=f"at most {len(picture.axes)} axes")
     axes = picture.axes[-dims:]
-    if not picture.has_alpha and not recipe.is_magnitude:
+    if not (picture.has_alpha or recipe.is_magnitude or recipe.is_fft):
         kernel, options = recipe.kernels[0], Options(progress=progress)
         apply_tiled(picture.pixels, target, kernel, recipe.border, axes=axes, flip=recipe.flip, options=options)
         return
