@@ -1,4 +1,4 @@
-"""Resizing, cropping, padding with pixels, joining anywhere. In: a call between convolutions. Out: what PyTorch gives."""
+"""Resizing, cropping, padding with pixels, joining. In: a call between convolutions. Out: what PyTorch gives."""
 
 from collections.abc import Callable
 
