@@ -62,6 +62,7 @@ class Tuner:
         signature = ctypes.CFUNCTYPE(None, ctypes.c_void_p, *[ctypes.c_int64] * 3)
         entries = [signature(library.address(name_of(kernel))) for kernel in kernels]
         arguments = [self._arguments(kernel) for kernel in kernels]
+
         def whole(i: int) -> Callable[[], None]:
             address = arguments[i][0].ctypes.data
             return lambda: entries[i](address, 0, 1, 0)
