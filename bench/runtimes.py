@@ -168,7 +168,9 @@ def _onnx(path: Path, x: np.ndarray) -> Path:
     if not target.exists():
         import torch
 
-        torch.onnx.export(torch.export.load(path), (torch.from_numpy(x),), str(target), dynamo=True)
+        torch.onnx.export(
+            torch.export.load(path), (torch.from_numpy(x),), str(target), dynamo=True, external_data=False
+        )
     return target
 
 

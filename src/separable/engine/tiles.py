@@ -118,6 +118,17 @@ def shares(kernel: Kernel, isa: Isa, threads: int) -> int:
     return max(threads, min(units, SHARES * threads, macs * isa.lanes // 8 // SHARE_MACS))
 
 
+def is_by_rows(kernel: Kernel) -> bool:
+    """Whether shares are parts of the map, and not of the channels."""
+    match kernel:
+        case Convolution():
+            return kernel.tile.split == "pixels"
+        case Depthwise():
+            return kernel.split == "rows"
+        case _:
+            return False
+
+
 def depthwise(
     spec: ConvSpec,
     maps: tuple[Layout, Layout, Layout | None],
