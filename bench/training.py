@@ -110,9 +110,9 @@ def as_text(facts: dict[str, Any]) -> str:
     head = (
         f"A network of {facts['parameters']:,} parameters and {facts['macs']:,} MACs (counted) learns scikit-learn's "
         f"digits from {TRAIN} of them, in {RECIPE.epochs} epochs of AdamW, {RECIPE.epochs * TRAIN // BATCH} steps. "
-        f"Accuracy is that on the other {facts['tested']:,}, for {seeds} seeds: the mean, the least and the most. Worth "
-        "is what the recipe loses without the ingredient, in points of accuracy, compared seed by seed; it helps, or "
-        "harms, where all seeds agree.\n\n"
+        f"Accuracy is that on the other {facts['tested']:,}, for {seeds} seeds: the mean, the least and the most. "
+        "Worth is what the recipe loses without the ingredient, in points of accuracy, compared seed by seed; it "
+        "helps, or harms, where all seeds agree.\n\n"
     )
     lines = ["| left out | accuracy % | from | to | worth (points) | from | to | |", "|" + "---|" * 8]
     for row in facts["rows"]:
