@@ -39,10 +39,12 @@ class Lesson:
         return f"right on what was never seen:\n{table}\n{saved}: {self.standard_macs / self.macs:.1f}× fewer (counted)"
 
 
-def taught(model: nn.Module, split: Split, options: TrainOptions) -> nn.Module:
+def taught(model: nn.Module, split: Split, *, epochs: int, seed: int) -> nn.Module:
     """The network after training, in evaluation mode."""
     pairs = torch.utils.data.TensorDataset(split.inputs, split.labels)
-    loader = torch.utils.data.DataLoader(pairs, batch_size=64, shuffle=True)
+    loader = torch.utils.data.DataLoader(pairs, batch_size=16, shuffle=True)
+    # A few hundred steps: the average of the weights must forget the first of them.
+    options = TrainOptions(epochs=epochs, learning_rate=0.01, average_decay=0.95, seed=seed)
     return train(model, loader, options=options).model
 
 

@@ -17,7 +17,7 @@ from separable.filters.arrays import Separable, Span, filter_array
 from separable.filters.borders import Border
 from separable.filters.passes import is_zero, kernel_of
 from separable.filters.pixels import Types, choose_types
-from separable.filters.split import split
+from separable.filters.split import cheapest
 from separable.filters.terms import Terms
 
 Centred = tuple[NDArray[Any], int]
@@ -99,7 +99,7 @@ def prepare(
 ) -> Prepared:
     """The filter for images of type ``image`` with ``ndim`` axes. What was prepared lately is kept."""
     terms = as_terms(kernel, options.tolerance)
-    where = _checked_axes(axes, len(terms.shape), ndim)
+    where = checked_axes(axes, len(terms.shape), ndim)
     threads = options.threads or torch.get_num_threads()
     return _prepared(image, terms, border, where, flip, None if dtype is None else np.dtype(dtype), threads)
 
@@ -155,7 +155,8 @@ def _real_and_imaginary(terms: list[tuple[Centred, ...]]) -> list[list[tuple[Cen
     return parts
 
 
-def _checked_axes(axes: Sequence[int] | None, wanted: int, ndim: int) -> tuple[int, ...]:
+def checked_axes(axes: Sequence[int] | None, wanted: int, ndim: int) -> tuple[int, ...]:
+    """``axes`` counted from 0, by default the last ones; SpecError unless they are ``wanted`` different ones."""
     if axes is None:
         if wanted > ndim:
             raise SpecError("apply", given=f"a kernel of {wanted} axes", expected=f"at most the image's {ndim}")
@@ -173,10 +174,10 @@ def as_terms(kernel: Terms | ArrayLike | Tensor, tolerance: float) -> Terms:
         return kernel
     array = kernel.detach().cpu().numpy() if isinstance(kernel, Tensor) else np.asarray(kernel)
     if array.dtype.hasobject:
-        return split(array, tolerance)  # which says what is wrong with it
+        return cheapest(array, tolerance)  # which says what is wrong with it
     return _kept(array.tobytes(), array.dtype.str, array.shape, tolerance)
 
 
 @functools.lru_cache(maxsize=64)
 def _kept(content: bytes, dtype: str, shape: tuple[int, ...], tolerance: float) -> Terms:
-    return split(np.frombuffer(content, dtype).reshape(shape), tolerance)
+    return cheapest(np.frombuffer(content, dtype).reshape(shape), tolerance)

@@ -3,6 +3,7 @@ tile."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,6 +15,7 @@ from separable.errors import DataError
 from separable.filters.apply import apply
 from separable.filters.borders import Border
 from separable.filters.files import Picture
+from separable.filters.fourier import apply_fft
 from separable.filters.pixels import checked_type, rounded
 from separable.filters.prepared import Options, prepare
 from separable.filters.terms import Terms
@@ -26,10 +28,14 @@ SMALL = 1e-6
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """One kernel; or with ``is_magnitude`` the derivatives along all axes, of which the root mean square is taken."""
+    """One kernel; or with ``is_magnitude`` the derivatives along all axes, of which the root mean square is taken.
+
+    With ``is_fft`` by Fourier transforms, in which tiles differ from the whole by rounding.
+    """
 
     kernels: tuple[Terms, ...]
     is_magnitude: bool = False
+    is_fft: bool = False
     border: Border = field(default_factory=Border)
     flip: bool = False
 
@@ -42,8 +48,9 @@ class Recipe:
     def run(self, pixels: NDArray[Any], axes: tuple[int, ...]) -> NDArray[Any]:
         """The filtered pixels, in float32 or float64."""
         work = np.float64 if pixels.dtype == np.float64 else np.float32
+        correlate = apply_fft if self.is_fft else apply
         results = [
-            np.asarray(apply(pixels, kernel, self.border, axes=axes, flip=self.flip, dtype=work))
+            np.asarray(correlate(pixels, kernel, self.border, axes=axes, flip=self.flip, dtype=work))
             for kernel in self.kernels
         ]
         if not self.is_magnitude:
@@ -66,7 +73,7 @@ def filter_picture(
         given = f"a kernel of {dims} axes for pixels of shape {tuple(picture.pixels.shape)}"
         raise DataError("filter", given=given, expected=f"at most {len(picture.axes)} axes")
     axes = picture.axes[-dims:]
-    if not picture.has_alpha and not recipe.is_magnitude:
+    if not (picture.has_alpha or recipe.is_magnitude or recipe.is_fft):
         kernel, options = recipe.kernels[0], Options(progress=progress)
         apply_tiled(picture.pixels, target, kernel, recipe.border, axes=axes, flip=recipe.flip, options=options)
         return
@@ -82,6 +89,8 @@ def _map_tiles(
 ) -> None:
     """Filters every tile with its halo and keeps the inner part, which does not depend on where the tile ends."""
     source, shape = picture.pixels, tuple(picture.pixels.shape)
+    if not math.prod(shape):
+        return
     reach: dict[int, tuple[int, int]] = {}
     for kernel in recipe.kernels:
         spans = prepare(np.dtype(np.float32), len(shape), kernel, recipe.border, axes, flip=recipe.flip).reach
