@@ -106,6 +106,7 @@ def learn(
     trained = taught(model, split, epochs=epochs, seed=seed)
     return Lesson(
         model=nn.Sequential(mel, features, trained),
+        network=type(trained).__name__,
         accuracy=accuracy(trained, split.test_inputs, test_labels),
         baselines={
             "one word for all": majority(split),

@@ -72,6 +72,7 @@ def learn(
     pairs = [letter_pairs(part) for part in (split.inputs, split.test_inputs)]
     return Lesson(
         model=trained,
+        network=type(trained).__name__,
         accuracy=accuracy(trained, split.test_inputs, test_labels),
         baselines={
             "one part for all": majority(split),

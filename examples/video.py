@@ -74,6 +74,7 @@ def learn(
     trained = taught(model, split, epochs=epochs, seed=seed)
     return Lesson(
         model=trained,
+        network=type(trained).__name__,
         accuracy=accuracy(trained, test_inputs, test_labels),
         baselines={
             "one motion for all": majority(split),
