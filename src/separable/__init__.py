@@ -2,7 +2,7 @@
 
 __version__ = "0.1.0"
 
-from separable import models, nn
+from separable import filters, models, nn
 from separable.cost import Cost, ModelCost, count
 from separable.engine import Program, compile
 from separable.errors import SeparableError, SeparableWarning
@@ -45,6 +45,7 @@ __all__ = [
     "compile",
     "count",
     "distill",
+    "filters",
     "models",
     "nn",
     "price",

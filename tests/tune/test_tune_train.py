@@ -79,11 +79,11 @@ def trained_weights(data: Data = None, options: TrainOptions = SHORT, **given: A
 @pytest.mark.parametrize(
     "options",
     [
-        TrainOptions(epochs=8, learning_rate=0.02),
-        TrainOptions(epochs=8, learning_rate=0.02, average_decay=0, label_smoothing=0.1, schedule="constant"),
-        TrainOptions(epochs=8, learning_rate=0.02, precision="bfloat16"),
-        TrainOptions(epochs=8, optimizer="sgd", learning_rate=0.2, weight_decay=1e-4),
-        TrainOptions(epochs=8, optimizer="rmsprop", learning_rate=0.01, weight_decay=1e-5),
+        TrainOptions(epochs=6, learning_rate=0.05),
+        TrainOptions(epochs=6, learning_rate=0.05, average_decay=0, label_smoothing=0.1, schedule="constant"),
+        TrainOptions(epochs=6, learning_rate=0.05, precision="bfloat16"),
+        TrainOptions(epochs=6, optimizer="sgd", learning_rate=0.2, weight_decay=1e-4),
+        TrainOptions(epochs=6, optimizer="rmsprop", learning_rate=0.01, weight_decay=1e-5),
     ],
     ids=["adamw", "no average", "bfloat16", "sgd", "rmsprop"],
 )
@@ -92,11 +92,11 @@ def test_unseen_digits_are_recognised_after_training_and_not_before(options: Tra
     unseen = read_batches((images[1200:], labels[1200:]), images[:1])
     trained = run(pairs(1000, 50), options, evaluate=lambda model: accuracy(model, unseen))
     assert accuracy(network(), unseen) < 0.3
-    assert trained.evaluations[-1] > 0.8
+    assert trained.evaluations[-1] > 0.65
     assert trained.evaluations[-1] == accuracy(trained.model, unseen)
-    assert (len(trained.evaluations), len(trained.history), trained.steps_per_epoch) == (8, 160, 20)
+    assert (len(trained.evaluations), len(trained.history), trained.steps_per_epoch) == (6, 120, 20)
     assert trained.losses[-1] < 0.7 * trained.losses[0]
-    assert "trained for 8 epochs of 20 steps" in str(trained)
+    assert "trained for 6 epochs of 20 steps" in str(trained)
     assert all(weight.dtype == torch.float32 for weight in trained.model.parameters())
 
 
@@ -385,6 +385,7 @@ BAD_DATA: dict[str, tuple[Callable[[], Data], type[SeparableError], str]] = {
     "a tensor": (lambda: torch.zeros(3, 1, 8, 8), DataError, "got a Tensor"),
     "arrays": (digits, DataError, "read_batches makes batches"),
     "a generator": (lambda: iter(pairs()), DataError, "a function that takes the number of the epoch"),
+    "arrays in pairs": (lambda: [(x.numpy(), y) for x, y in pairs()], DataError, "got ndarray; expected inputs"),
     "a number": (lambda: 3, DataError, "got a int"),
     "no labels": (lambda: [(digits()[0], None)], DataError, "inputs alone"),
     "unlabelled batches": (lambda: read_batches(digits()[0], digits()[0][:1]), DataError, "inputs alone"),
@@ -411,8 +412,16 @@ def test_data_that_do_not_fit_are_one_clear_error(name: str) -> None:
 
 def test_a_diverging_run_stops_and_says_at_which_step_and_what_to_do() -> None:
     wild = TrainOptions(epochs=50, optimizer="sgd", learning_rate=1e30, clip=math.inf, warm_up=0)
-    with pytest.raises(ModelError, match=r"at step [1-9]\d*; expected a finite loss. Lower learning_rate"):
+    with pytest.raises(ModelError, match=r"at step [1-9]\d*; expected a finite (loss|gradient)\. Lower learning_rate"):
         run(options=wild)
+
+
+def test_a_gradient_that_is_not_finite_is_no_step() -> None:
+    def loss(outputs: Tensor, _: Tensor) -> Tensor:
+        return outputs.square().sum().mul(0).sqrt()  # 0, and its derivative is infinite
+
+    with pytest.raises(ModelError, match="a gradient of nan at step 0; expected a finite gradient"):
+        train(network(), pairs(), loss, TrainOptions(epochs=1))
 
 
 def test_a_loss_of_many_numbers_is_refused() -> None:

@@ -25,7 +25,7 @@ WHOLE = 2**53  # whole numbers up to here are exact in float64
 
 @dataclass(frozen=True, kw_only=True)
 class Pair:
-    """One column (k_h) times one row (k_w), both int64 or both float64."""
+    """One column (k_h) times one row (k_w), both int64, both float64 or both complex128."""
 
     column: NDArray[Any]
     row: NDArray[Any]
@@ -56,7 +56,7 @@ def separate(kernel: ArrayLike | Tensor, tolerance: float = TOLERANCE) -> Separa
 
     A kernel (k_h, k_w) of whole numbers and rank 1 stays in whole numbers, the row without a common divisor. Otherwise
     column and row of a term are equally strong, and the column's largest entry is positive. SpecError unless the kernel
-    is a matrix of finite real numbers.
+    is a matrix of finite numbers, real or complex.
 
     >>> print(separate([[-1, 0, 1], [-2, 0, 2], [-1, 0, 1]]))  # Sobel
     [1, 2, 1]ᵀ·[-1, 0, 1], error 0
@@ -84,7 +84,7 @@ def is_separable(kernel: ArrayLike | Tensor, tolerance: float = TOLERANCE) -> bo
 
 def _in_whole_numbers(matrix: NDArray[Any]) -> Separated | None:
     """The exact factors, in the integers of Python, which do not overflow; None when there are none."""
-    if not np.all((np.abs(matrix) <= WHOLE) & (matrix % 1 == 0)):
+    if matrix.dtype.kind == "c" or not np.all((np.abs(matrix) <= WHOLE) & (matrix % 1 == 0)):
         return None
     rows = [[int(value) for value in row] for row in matrix]
     first = next((row for row in rows if any(row)), rows[0])
@@ -99,7 +99,7 @@ def _in_whole_numbers(matrix: NDArray[Any]) -> Separated | None:
 
 
 def _by_singular_values(matrix: NDArray[Any], tolerance: float) -> Separated:
-    left, values, right = np.linalg.svd(matrix.astype(np.float64), full_matrices=False)
+    left, values, right = np.linalg.svd(matrix.astype(np.result_type(matrix, np.float64)), full_matrices=False)
     energies = (values / values[0]) ** 2
     lost = np.append(np.cumsum(energies[::-1])[::-1], 0.0) / energies.sum()  # by the number of terms, from none to all
     rounding = (max(matrix.shape) * np.finfo(np.float64).eps) ** 2  # a singular value below it is no term
@@ -108,9 +108,10 @@ def _by_singular_values(matrix: NDArray[Any], tolerance: float) -> Separated:
     return Separated(terms=tuple(terms), error=float(lost[count]))
 
 
-def _pair(column: NDArray[np.float64], value: float, row: NDArray[np.float64]) -> Pair:
-    sign = math.copysign(math.sqrt(value), column[np.argmax(np.abs(column))])
-    return Pair(column=column * sign, row=row * sign)
+def _pair(column: NDArray[Any], value: float, row: NDArray[Any]) -> Pair:
+    largest = column[np.argmax(np.abs(column))]
+    turn = np.conj(largest) / np.abs(largest)  # a sign, or the angle of a complex number
+    return Pair(column=column * turn * math.sqrt(value), row=row * np.conj(turn) * math.sqrt(value))
 
 
 def _checked(kernel: ArrayLike | Tensor, tolerance: float) -> NDArray[Any]:
@@ -118,13 +119,15 @@ def _checked(kernel: ArrayLike | Tensor, tolerance: float) -> NDArray[Any]:
         kernel = kernel.detach().cpu()
         kernel = kernel.to(torch.float64) if kernel.dtype == torch.bfloat16 else kernel  # NumPy has no bfloat16
     matrix = np.asarray(kernel)
-    if matrix.ndim != 2 or not matrix.size or matrix.dtype.kind not in "biuf":
+    if matrix.ndim != 2 or not matrix.size or matrix.dtype.kind not in "biufc":
         given = f"{matrix.dtype} of shape {matrix.shape}"
-        raise SpecError("the kernel", given=given, expected="a matrix (k_h, k_w) of real numbers")
+        raise SpecError("the kernel", given=given, expected="a matrix (k_h, k_w) of numbers")
     if not np.isfinite(matrix).all():
         raise SpecError("the kernel", given="entries that are NaN or infinite", expected="finite numbers")
     if not 0 <= tolerance < 1:
         raise SpecError("the tolerance", given=tolerance, expected="a relative squared error, from 0 to below 1")
+    if matrix.dtype.kind == "c":
+        return matrix.astype(np.complex128) if matrix.imag.any() else matrix.real.astype(np.float64)
     return matrix.astype(np.int64 if np.can_cast(matrix.dtype, np.int64) else np.float64)
 
 

@@ -50,6 +50,11 @@ class Module:
     def __init__(self) -> None:
         self._declared: dict[str, str] = {}
         self._parts: list[str] = []
+        self._notes: list[str] = []
+
+    def streams(self) -> None:
+        """Some store goes past the caches."""
+        self._notes = ["!0 = !{i32 1}"]
 
     def declare(self, name: str, result: str, arguments: Sequence[str]) -> None:
         """An external function or an intrinsic; saying it twice is fine."""
@@ -81,7 +86,7 @@ class Module:
     def text(self) -> str:
         """The module as LLVM assembly. Frame pointers off, full vector width on."""
         attributes = 'attributes #0 = { nounwind "prefer-vector-width"="512" "min-legal-vector-width"="512" }'
-        return "\n\n".join([*self._declared.values(), *self._parts, attributes]) + "\n"
+        return "\n\n".join([*self._declared.values(), *self._parts, attributes, *self._notes]) + "\n"
 
 
 class Function:
@@ -173,6 +178,13 @@ class Function:
         where = self.at(pointer, offset)
         self.lines.append(f"  store {value.type} {value.name}, ptr {where.name}, align {_alignment(value.type)}")
 
+    def stream(self, value: Value, pointer: Value, offset: Index = 0) -> None:
+        """A vector into memory past the caches; the address must be a multiple of the vector's size."""
+        where = self.at(pointer, offset)
+        size = value.lanes * (8 if "double" in value.type else 4)
+        self.module.streams()
+        self.lines.append(f"  store {value.type} {value.name}, ptr {where.name}, align {size}, !nontemporal !0")
+
     def prefetch(self, pointer: Value, offset: Index = 0) -> None:
         """Asks for a cache line that will be read soon."""
         self.module.declare("llvm.prefetch.p0", "void", ["ptr", "i32", "i32", "i32"])
@@ -201,7 +213,8 @@ class Function:
 
     def fma(self, a: Value, b: Value, c: Value) -> Value:
         """a · b + c with one rounding."""
-        suffix = f"v{a.lanes}f32" if a.lanes > 1 else "f32"
+        element = "f64" if "double" in a.type else "f32"
+        suffix = f"v{a.lanes}{element}" if a.lanes > 1 else element
         return self.call(f"llvm.fma.{suffix}", a.type, [a, b, c])
 
     def float(self, opcode: str, a: Value, b: Value) -> Value:
@@ -243,21 +256,21 @@ class Function:
         self, start: Index, stop: Index, body: Body, *, step: Index = 1, carried: Sequence[Value] = ()
     ) -> list[Value]:
         """``for i in range(start, stop, step)``; ``body(i, carried)`` returns the carried values of the next turn."""
-        before, name = self._block, self._fresh()
+        before, name = self._block, self.fresh()
         head, inside, after = f"head{name}", f"body{name}", f"after{name}"
         index = Value(f"%i{name}", "i64")
         phis = [Value(f"%c{name}.{k}", value.type) for k, value in enumerate(carried)]
-        self._branch(head)
-        self._label(head)
+        self.branch(head)
+        self.label(head)
         mark = len(self.lines)
         more = self.compare("slt", index, stop)
         self.lines.append(f"  br i1 {more.name}, label %{inside}, label %{after}")
-        self._label(inside)
+        self.label(inside)
         results = body(index, list(phis))
         following = self.operand(self.add(index, step), "i64")
         latch = self._block
-        self._branch(head)
-        self._label(after)
+        self.branch(head)
+        self.label(after)
         first = self.operand(start, "i64")
         entries = [(index, first, following), *zip(phis, carried, results, strict=True)]
         self.lines[mark:mark] = [
@@ -268,12 +281,12 @@ class Function:
 
     def when(self, condition: Value, body: Callable[[], None]) -> None:
         """``if condition: body()``."""
-        name = self._fresh()
+        name = self.fresh()
         self.lines.append(f"  br i1 {condition.name}, label %then{name}, label %join{name}")
-        self._label(f"then{name}")
+        self.label(f"then{name}")
         body()
-        self._branch(f"join{name}")
-        self._label(f"join{name}")
+        self.branch(f"join{name}")
+        self.label(f"join{name}")
 
     def operand(self, value: Index, kind: str) -> Value:
         """A Python integer as a constant of this type; a value as it is."""
@@ -290,18 +303,21 @@ class Function:
         return self._emit(f"fcmp {how} {a.type} {a.name}, {b.name}", vector(a.lanes, "i1"))
 
     def _emit(self, text: str, kind: str) -> Value:
-        value = Value(f"%v{self._fresh()}", kind)
+        value = Value(f"%v{self.fresh()}", kind)
         self.lines.append(f"  {value.name} = {text}")
         return value
 
-    def _fresh(self) -> int:
+    def fresh(self) -> int:
+        """A number for a name that nobody else has."""
         self._count += 1
         return self._count
 
-    def _branch(self, label: str) -> None:
+    def branch(self, label: str) -> None:
+        """Goes on at a label."""
         self.lines.append(f"  br label %{label}")
 
-    def _label(self, label: str) -> None:
+    def label(self, label: str) -> None:
+        """Begins a block."""
         self.lines.append(f"{label}:")
         self._block = label
 

@@ -114,7 +114,7 @@ class Explanation:
 
     def __str__(self) -> str:
         columns = ["form", "passes", ">parameters", ">MACs", ">bytes", ">MACs/B"]
-        columns += [">predicted ms", ">MACs, times fewer", ">speed-up, predicted"]
+        columns += [">predicted ms", ">× fewer MACs", ">× faster, predicted"]
         rows = [self._row(form) for form in self.forms]
         title = f"{self.setting.spec}, one float32 image. Parameters, MACs and bytes counted; time predicted for\n"
         reasons = [f"No {name}: {reason}" for name, reason in self.refused.items()]
@@ -124,7 +124,7 @@ class Explanation:
         dense, cost = self.forms[0], form.cost
         return [
             form.label,
-            " then ".join(f"{s.c_in}→{s.c_out} {'×'.join(map(str, s.kernel))}{_kind(s)}" for s in form.chain),
+            ", ".join(f"{'×'.join(map(str, part.kernel))}{_kind(part)} to {part.c_out}" for part in form.chain),
             *(f"{number:,}" for number in (cost.parameters, cost.macs, form.bytes)),
             f"{cost.macs_per_byte:.1f}",
             f"{form.predicted_s * 1e3:.4g}",

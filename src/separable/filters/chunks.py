@@ -1,0 +1,78 @@
+"""Dask arrays. In: a Dask array, a kernel. Out: a Dask array of the same chunks, filtered when it is computed."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike, NDArray
+from torch import Tensor
+
+from separable.errors import DataError, MissingExtraError
+from separable.filters.borders import Border
+from separable.filters.passes import FLOATS
+from separable.filters.pixels import checked_type
+from separable.filters.prepared import Options, Prepared, prepare
+from separable.filters.terms import Terms
+
+
+def apply_dask(
+    image: Any,
+    kernel: Terms | ArrayLike | Tensor,
+    border: Border,
+    *,
+    axes: Sequence[int] | None,
+    flip: bool,
+    dtype: DTypeLike | None,
+    options: Options,
+) -> Any:
+    """``apply`` for a Dask array: its chunks, with a halo from their neighbours, one task each.
+
+    Chunks smaller than the halo are joined. Bit for bit the result is that of ``apply``, on any number of machines.
+    """
+    try:
+        da: Any = importlib.import_module("dask.array")
+    except ImportError as error:
+        raise MissingExtraError("apply", package="dask", extra="filters") from error
+    checked_type(image.dtype)
+    if options.nan != "propagate":
+        raise DataError("apply", given=f"nan={options.nan!r} for a Dask array", expected='nan="propagate"')
+    filter_ = prepare(image.dtype, image.ndim, kernel, border, axes, flip=flip, dtype=dtype, options=options)
+    reach = {axis: span for axis, span in filter_.reach.items() if any(span)}
+    if 0 in image.shape:
+        return da.zeros(image.shape, filter_.types.result, chunks=image.chunks)
+    if border.rule == "constant":  # the value need not be one that a pixel can have
+        image = image.astype(FLOATS[filter_.types.work])
+    for axis, (before, after) in reach.items():
+        image = _extended(da, image, axis, before, after, border)
+    image = da.overlap.overlap(image, dict(reach), dict.fromkeys(range(image.ndim), "none"), allow_rechunk=True)
+    chunks = tuple(
+        tuple(size - sum(reach.get(axis, (0, 0))) for size in sizes) for axis, sizes in enumerate(image.chunks)
+    )
+    meta = np.empty((0,) * image.ndim, filter_.types.result)
+    return image.map_blocks(_block, filter_=filter_, reach=reach, dtype=meta.dtype, chunks=chunks, meta=meta)
+
+
+def _extended(da: Any, image: Any, axis: int, before: int, after: int, border: Border) -> Any:
+    """The array with what lies beside it on one axis, in chunks that hold it together with what it lies beside."""
+    size, chunks = image.shape[axis], image.chunks
+    pixels = border.pixels(-before, size + after, size)
+    if border.rule == "constant":
+        shapes = [(*image.shape[:axis], width, *image.shape[axis + 1 :]) for width in (before, after)]
+        sides = [da.full(shape, border.value, dtype=image.dtype) for shape in shapes]
+    else:
+        sides = [da.take(image, pixels[:before], axis=axis), da.take(image, pixels[size + before :], axis=axis)]
+    joined = da.concatenate([sides[0], image, sides[1]], axis=axis)
+    own = list(chunks[axis])
+    own[0] += before
+    own[-1] += after
+    return joined.rechunk({axis: tuple(own)})
+
+
+def _block(pixels: NDArray[Any], *, filter_: Prepared, reach: dict[int, tuple[int, int]]) -> NDArray[Any]:
+    shape = [size - sum(reach.get(axis, (0, 0))) for axis, size in enumerate(pixels.shape)]
+    result = np.empty(shape, filter_.types.result)
+    filter_.into(pixels, result, reach)
+    return result

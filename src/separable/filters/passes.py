@@ -1,0 +1,340 @@
+"""One fused pair of passes over an array in memory. In: arrays, 1-D kernels of two axes. Out: the array, filtered.
+
+A ``Plan`` holds all that does not depend on where the arrays lie: machine code, tables, the division into strips and
+runs of rows, the threads' memory. It is made once for a shape and a kernel.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from separable.filters.borders import Border
+from separable.kernels.filter_pixels import NOWHERE
+from separable.kernels.filter_rows import LONGEST_DIRECT, Rows
+from separable.kernels.filter_taps import DENSE, LONGEST_UNROLLED, SPARSE, Columns, group_of
+from separable.kernels.filtering import TERM, WORDS, Filtering, entries
+from separable.kernels.isa import Isa
+from separable.kernels.pool import TOGETHER, shared_pool
+
+# A ring of this size stays in the second-level cache of current processors, beside the rows that pass through.
+RING_BYTES = 192 * 1024
+NARROWEST, WIDEST = 256, 8192  # floats of a strip
+# Results larger than this are written past the caches, where they are floats: they would only push out what is needed.
+STREAMED_BYTES = 16 * 1024 * 1024
+LINE = 64
+FLOATS = {"float": "float32", "double": "float64"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kernel:
+    """A 1-D kernel: the weights that are not 0, in the type that is computed in, and where they stand.
+
+    ``offsets`` count from the first of them; that one stands at ``-before`` from the output.
+    """
+
+    weights: bytes
+    offsets: tuple[int, ...]
+    before: int
+
+    @property
+    def after(self) -> int:
+        """How far the last weight stands behind the output."""
+        return self.offsets[-1] - self.before
+
+    def taps(self, longest: int) -> tuple[int, ...] | str:
+        """How the machine code knows it."""
+        if self.offsets[-1] < longest:
+            return self.offsets
+        return DENSE if len(self.offsets) == self.offsets[-1] + 1 else SPARSE
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reach:
+    """An axis: ``size`` results, of which number 0 is pixel ``-first``; pixels ``first`` to ``last`` − 1 are there."""
+
+    size: int
+    first: int
+    last: int
+
+    def table(self, before: int, after: int, border: Border) -> NDArray[np.int64]:
+        """For places −before to size + after − 1 the pixel, counted from result 0; NOWHERE where there is none."""
+        pixels = border.pixels(-before - self.first, self.size + after - self.first, self.last - self.first)
+        return np.where(pixels < 0, NOWHERE, pixels + self.first)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """How an array lies in memory: planes, rows and pixels of ``channels`` neighbours, and bytes between them."""
+
+    dtype: str
+    planes: tuple[int, ...]
+    plane_strides: tuple[int, ...]
+    row: int
+    pixel: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """All that a plan depends on. ``terms`` are pairs of kernels, down the columns and along the rows."""
+
+    work: str
+    source: Place
+    target: Place
+    terms: tuple[tuple[Kernel, Kernel], ...]
+    rows: Reach
+    columns: Reach
+    channels: int
+    border: Border
+    phase: int
+    threads: int
+
+
+class Plan:
+    """A job ready to run on arrays at any address of its phase. Callers in several threads take turns."""
+
+    def __init__(self, job: Job, isa: Isa) -> None:
+        self.job, self.isa = job, isa
+        self.item = 4 if job.work == "float" else 8
+        self.group = group_of(job.work, isa)
+        self._held: list[NDArray[np.generic]] = []
+        self._measure()
+        self._cut()
+        self._link()
+        words = {**self._tables(), **self._memory()}
+        self._words = np.zeros(len(WORDS), np.int64)
+        for i, name in enumerate(WORDS):
+            self._words[i] = words.get(name, 0)
+        self._step = np.array([self._entries.driver, self._words.ctypes.data], np.uint64)
+        self._phase = np.array([TOGETHER, 1, self._step.ctypes.data, 0, 1, 0], np.int64)
+        self._call = (self._phase.ctypes.data, 1)
+        self._source, self._target = WORDS.index("source"), WORDS.index("target")
+
+    def run(self, source: int, target: int) -> None:
+        """Filters the array whose pixel under result 0 lies at ``source`` into the one at ``target``."""
+        with shared_pool(self.job.threads, self.isa).turn() as run:
+            self._counter[0] = 0
+            self._words[self._source] = source
+            self._words[self._target] = target
+            run(*self._call)
+
+    def _measure(self) -> None:
+        """How far the kernels reach, and how much of everything is done at a time."""
+        job = self.job
+        self.above = max(0, *(column.before for column, _ in job.terms))
+        self.below = max(0, *(column.after for column, _ in job.terms))
+        self.left = max(0, *(row.before for _, row in job.terms))
+        self.right = max(0, *(row.after for _, row in job.terms))
+        self.column_taps = [column.taps(LONGEST_UNROLLED) for column, _ in job.terms]
+        self.row_taps = [row.taps(LONGEST_DIRECT) for _, row in job.terms]
+        is_turned = any(isinstance(taps, str) for taps in self.row_taps)
+        self.at_once = self.group if is_turned else 1
+        self.window = self.above + self.below
+        self.block = 8 if self.window <= LONGEST_UNROLLED and not is_turned else 2 * self.group
+        self.ring_rows = self.window + self.block + self.at_once + 4
+        self.is_direct = job.target.dtype == FLOATS[job.work]
+
+    def _cut(self) -> None:
+        """The image in strips of columns and runs of rows: enough for all threads, few rows read twice."""
+        job = self.job
+        planes, width, c = math.prod(job.target.planes), job.columns.size, job.channels
+        widest = RING_BYTES // (len(job.terms) * self.ring_rows * self.item)
+        widest = min(max(widest, NARROWEST, 2 * (self.left + self.right) * c), WIDEST)
+        strips = max(1, -(-width * c // widest))
+        wanted = -(-4 * job.threads // max(1, planes * strips))
+        run = max(-(-job.rows.size // wanted), 8 * self.window, 32)
+        runs = -(-job.rows.size // run)
+        if planes * strips * runs < 2 * job.threads:
+            strips = max(strips, min(-(-2 * job.threads // (planes * runs)), width * c // (4 * self.group)))
+        self.strip = _up(-(-width // strips), self.group)
+        run = _up(-(-job.rows.size // runs), self.block)
+        offsets = [_offsets(place.planes, place.plane_strides) for place in (job.source, job.target)]
+        units = [
+            (source, target, y, min(y + run, job.rows.size), x, min(x + self.strip, width))
+            for source, target in zip(*offsets, strict=True)
+            for y in range(0, job.rows.size, run)
+            for x in range(0, width, self.strip)
+        ]
+        self._units = np.array(units, np.int64).reshape(-1, 6)
+
+    def _link(self) -> None:
+        job = self.job
+        place = job.target
+        narrowest = min(int((self._units[:, 5] - self._units[:, 4]).min()), self.strip) * job.channels
+        self.streams = (
+            self.is_direct
+            and job.rows.size * job.columns.size * job.channels * self.item * math.prod(place.planes) > STREAMED_BYTES
+            and not any(stride % LINE for stride in (place.row, *place.plane_strides))
+            and job.phase % self.item == 0
+            and narrowest >= 2 * self.group
+        )
+        last = len(job.terms) - 1
+        rows = tuple(
+            Rows(work=job.work, taps=taps, channels=1 if isinstance(taps, str) else job.channels)
+            for taps in self.row_taps
+        )
+        columns = tuple(
+            Columns(work=job.work, taps=taps, adds=t > 0, streams=self.streams and t == last)
+            for t, taps in enumerate(self.column_taps)
+        )
+        filtering = Filtering(
+            work=job.work, source=job.source.dtype, target=job.target.dtype, rows=rows, columns=columns
+        )
+        self._entries = entries(filtering, self.isa)
+
+    def _tables(self) -> dict[str, int]:
+        """Which row lies where, in the image and in the ring, and which column."""
+        job = self.job
+        rows = job.rows.table(self.above, self.below, job.border)
+        columns = job.columns.table(self.left, self.right, job.border)
+        places = np.arange(-self.above, job.rows.size + self.below)
+        first, last = -self.above, job.rows.size + self.below
+        if _stays_near(job.rows, rows, self.above, self.below):
+            # Every row outside is one that the ring holds anyway: only those of the image are read.
+            first, last, places = job.rows.first, job.rows.last, rows
+        self.ring_row = _apart((self.strip * job.channels + 2 * self.group) * self.item)
+        slots = np.zeros(len(places) + self.block + self.group, np.int64)
+        slots[: len(places)] = (places - first) % self.ring_rows * self.ring_row
+        read = rows[first + self.above : last + self.above] if places is not rows else np.arange(first, last)
+        table = np.where(read == NOWHERE, NOWHERE, read * job.source.row)
+        value = np.array([job.border.value], FLOATS[job.work])
+        self._counter = np.zeros(16, np.int64)
+        return {
+            "counter": self._keep(self._counter),
+            "units": len(self._units), "unit_table": self._keep(self._units),
+            "target_row": job.target.row, "target_item": np.dtype(job.target.dtype).itemsize,
+            "load": self._entries.load, "store": 0 if self.is_direct else self._entries.store,
+            "row_table": self._keep(table), "first_row": first, "last_row": last,
+            "above": self.above, "below": self.below, "slot_table": self._keep(slots),
+            "ring_rows": self.ring_rows, "ring_row": self.ring_row, "block": self.block, "at_once": self.at_once,
+            "left": self.left, "right": self.right, "channels": job.channels,
+            "first_column": job.columns.first, "last_column": job.columns.last,
+            "column_table": self._keep(columns) + 8 * self.left, "constant": self._keep(value),
+            "first": (-job.phase % LINE) // self.item if self.streams else 0,
+        }  # fmt: skip
+
+    def _memory(self) -> dict[str, int]:
+        """Each thread's memory: slots, rows as read, a ring a term, the rows on their side, sums of several terms."""
+        job, item, group = self.job, self.item, self.group
+        width = self.strip * job.channels
+        read = _up((self.strip + self.left + self.right) * job.channels, group)
+        buffer_row = _apart((read + 4 * group) * item)
+        pixels = _up(self.strip, 4)
+        sizes = {
+            "slots": 8 * self.at_once,
+            "buffers": buffer_row * self.at_once,
+            "rings": len(job.terms) * self.ring_rows * self.ring_row,
+            "partial": (self.block + 4) * self.ring_row,
+            "spare": (width + 8 * group) * item + LINE,
+            "aside": 6 * 8,
+        }
+        if self.at_once > 1:
+            sizes |= {
+                "columns": 8 * (self.strip + self.left + self.right + 8),
+                "turned": (read + 8 * job.channels) * group * item,
+                "summed": (pixels * job.channels + group) * group * item,
+            }
+        places, used = {}, 0
+        for name, size in sizes.items():
+            places[name] = used
+            used = _up(used + size, LINE)
+        stride = used + LINE
+        memory = np.zeros(stride * job.threads + LINE, np.uint8)
+        start = _up(self._keep(memory), LINE)
+        if self.at_once > 1:
+            column = job.channels * group * item
+            for thread in range(job.threads):
+                at = start + thread * stride
+                words = [pixels, job.channels, read, *(at + places[name] for name in ("columns", "turned", "summed"))]
+                _write(memory, at + places["aside"], np.array(words, np.int64))
+                offsets = np.arange(self.strip + self.left + self.right + 8, dtype=np.int64) * column
+                _write(memory, at + places["columns"], offsets)
+        phase = (-job.phase % LINE) if self.streams else 0
+        return {
+            "terms": len(job.terms),
+            "term_table": self._keep(self._terms(places["rings"])),
+            "memory": start,
+            "memory_stride": stride,
+            "buffers": places["buffers"],
+            "buffer_row": buffer_row,
+            "aside": places["aside"],
+            "partial": places["partial"],
+            "partial_row": self.ring_row,
+            "spare": places["spare"] + LINE - phase,
+        }
+
+    def _terms(self, rings: int) -> NDArray[np.int64]:
+        dtype = FLOATS[self.job.work]
+        table = np.zeros((len(self.job.terms), len(TERM)), np.int64)
+        for t, (column, row) in enumerate(self.job.terms):
+            weights = [self._keep(np.frombuffer(kernel.weights, dtype).copy()) for kernel in (row, column)]
+            where = [self._keep(np.array(kernel.offsets, np.int64)) for kernel in (row, column)]
+            table[t] = (
+                self._entries.rows[t], self._entries.columns[t],
+                weights[0], len(row.offsets), where[0], (self.left - row.before) * self.job.channels,
+                weights[1], len(column.offsets), where[1], self.above - column.before,
+                rings + t * self.ring_rows * self.ring_row,
+            )  # fmt: skip
+        return table
+
+    def _keep(self, array: NDArray[np.generic]) -> int:
+        """The address of an array that lives as long as the plan."""
+        self._held.append(array)
+        return array.ctypes.data
+
+
+@functools.lru_cache(maxsize=64)
+def plan(job: Job, isa: Isa) -> Plan:
+    """The plan of a job; the last ones are kept."""
+    return Plan(job, isa)
+
+
+def kernel_of(weights: NDArray[np.generic], centre: int, work: str) -> Kernel:
+    """``weights`` with number ``centre`` at the output, rounded to the type that is computed in.
+
+    What the type could only hold as a subnormal number counts as 0: it is slow, and 10³⁸ times smaller than 1.
+    """
+    rounded = np.asarray(weights).astype(FLOATS[work])
+    kept = np.flatnonzero(np.abs(rounded) >= np.finfo(rounded.dtype).tiny)
+    if not kept.size:
+        kept, rounded = np.array([centre]), np.zeros_like(rounded)
+    offsets = tuple((kept - kept[0]).tolist())
+    return Kernel(weights=rounded[kept].tobytes(), offsets=offsets, before=centre - int(kept[0]))
+
+
+def is_zero(kernel: Kernel) -> bool:
+    """Whether there is no weight but 0."""
+    return not any(kernel.weights)
+
+
+def _stays_near(reach: Reach, rows: NDArray[np.int64], above: int, below: int) -> bool:
+    """Whether each row outside stands for one that lies under the kernel anyway, for every result that needs it."""
+    ahead, behind = rows[: above + reach.first] if reach.first > -above else rows[:0], rows[above + reach.last :]
+    if (ahead == NOWHERE).any() or (behind == NOWHERE).any():
+        return False
+    return bool((ahead <= below).all() and (behind >= reach.size - 1 - above).all())
+
+
+def _offsets(planes: tuple[int, ...], strides: tuple[int, ...]) -> list[int]:
+    total = np.zeros(1, np.int64)
+    for size, stride in zip(planes, strides, strict=True):
+        total = np.add.outer(total, np.arange(size, dtype=np.int64) * stride).ravel()
+    return [int(offset) for offset in total]
+
+
+def _up(value: int, step: int) -> int:
+    return -(-value // step) * step
+
+
+def _apart(size: int) -> int:
+    """An odd number of cache lines: rows so far apart do not fall on the same lines of a cache."""
+    return (-(-size // LINE) | 1) * LINE
+
+
+def _write(memory: NDArray[np.uint8], address: int, values: NDArray[np.int64]) -> None:
+    start = address - memory.ctypes.data
+    memory[start : start + values.nbytes].view(np.int64)[:] = values

@@ -1,0 +1,247 @@
+"""Both passes of a separable filter over an image. In: types and taps. Out: one function that threads share.
+
+A unit of work is a strip of columns and a run of rows. The rows come once from the image, are filtered along the row
+into a ring that stays in the cache, and are summed down the columns from there, a few rows at a time, straight into the
+result. Several terms have a ring each and are summed before anything is written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+
+from separable.kernels.convolution import SIGNATURE
+from separable.kernels.filter_pixels import LOAD, NOWHERE, STORE, load_name, store_name, write_load, write_store
+from separable.kernels.filter_rows import ROW_PASS, Rows, write_rows
+from separable.kernels.filter_taps import COLUMN_PASS, ITEMS, Columns, write_columns
+from separable.kernels.ir import Function, Index, Module, Value
+from separable.kernels.isa import Isa
+from separable.kernels.jit import Library, object_code
+
+# What the driver is told, one i64 each, in this order. All offsets and strides are in bytes, all else is counted in
+# rows, pixels or floats. "Logical" rows and columns begin at 0 with the first of the result; those that a kernel
+# reaches beside it are negative or beyond its size.
+WORDS = (
+    "counter",  # where the number of the next unit stands
+    "units", "unit_table",  # a unit: source offset, target offset, first row, last row, first column, last column
+    "source", "target", "target_row", "target_item",
+    "load", "store",  # functions; store is 0 where the sums are the result
+    "row_table", "first_row", "last_row",  # the rows that are read: where each lies, NOWHERE for a constant one
+    "above", "below", "slot_table",  # the ring's offset of each logical row, from -above on
+    "ring_rows", "ring_row", "block", "at_once",  # rows of the ring, its stride, rows summed, rows read at a time
+    "left", "right", "channels",
+    "first_column", "last_column", "column_table", "constant",  # the columns that lie in a row; where others stand
+    "terms", "term_table",  # a term: see TERM
+    "memory", "memory_stride",  # of thread 0, and from one thread to the next
+    "buffers", "buffer_row", "aside", "partial", "partial_row", "spare",  # offsets in a thread's memory
+    "first",  # floats of a row before its first aligned group
+)  # fmt: skip
+TERM = (
+    "rows", "columns", "row_weights", "row_taps", "row_where", "row_shift",
+    "column_weights", "column_taps", "column_where", "column_shift", "ring",
+)  # fmt: skip
+UNIT_WORDS = 6
+
+
+@dataclass(frozen=True, kw_only=True)
+class Filtering:
+    """The functions of one kind of filter: pixel types, the type that is computed in, the passes of each term."""
+
+    work: str
+    source: str
+    target: str
+    rows: tuple[Rows, ...]
+    columns: tuple[Columns, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entries:
+    """Addresses of the functions of a ``Filtering``; the library holds them in memory."""
+
+    library: Library
+    driver: int
+    load: int
+    store: int
+    rows: tuple[int, ...]
+    columns: tuple[int, ...]
+
+
+@cache
+def entries(filtering: Filtering, isa: Isa) -> Entries:
+    """The machine code of a filter, from the disk where it lies there."""
+    parts = {f"filter_{filtering.work}": _driver_source(filtering.work)}
+    parts[load_name(filtering.source, filtering.work)] = _source(
+        lambda m: write_load(m, filtering.source, filtering.work, isa)
+    )
+    parts[store_name(filtering.work, filtering.target)] = _source(
+        lambda m: write_store(m, filtering.work, filtering.target, isa)
+    )
+    for rows in filtering.rows:
+        parts[rows.name] = _source(lambda m, rows=rows: write_rows(m, rows, isa))
+    for columns in filtering.columns:
+        parts[columns.name] = _source(lambda m, columns=columns: write_columns(m, columns, isa))
+    library = Library([object_code(text, isa) for text in parts.values()], isa)
+    return Entries(
+        library=library,
+        driver=library.address(f"filter_{filtering.work}"),
+        load=library.address(load_name(filtering.source, filtering.work)),
+        store=library.address(store_name(filtering.work, filtering.target)),
+        rows=tuple(library.address(rows.name) for rows in filtering.rows),
+        columns=tuple(library.address(columns.name) for columns in filtering.columns),
+    )
+
+
+def _source(write: object) -> str:
+    module = Module()
+    write(module)  # type: ignore[operator]
+    return module.text
+
+
+def _driver_source(work: str) -> str:
+    module = Module()
+    module.function(f"filter_{work}", SIGNATURE, lambda f, p: _Driver(f, p, work).write())
+    return module.text
+
+
+class _Driver:
+    def __init__(self, f: Function, parameters: list[Value], work: str) -> None:
+        self.f, self.item = f, ITEMS[work]
+        arguments, thread, *_ = parameters
+        self.words = {name: f.load("i64", arguments, 8 * i) for i, name in enumerate(WORDS)}
+        memory = f.add(self.words["memory"], f.mul(thread, self.words["memory_stride"]))
+        self.memory = self._pointer(memory)
+        self.buffers, self.aside, self.partial, self.spare = (
+            f.at(self.memory, self.words[name]) for name in ("buffers", "aside", "partial", "spare")
+        )
+
+    def write(self) -> None:
+        """Takes one unit after the other from the counter that all threads share."""
+        f, words = self.f, self.words
+        counter = self._pointer(words["counter"])
+
+        def take(_: Value, __: list[Value]) -> list[Value]:
+            number = f.raw(f"atomicrmw add ptr {counter.name}, i64 1 seq_cst", "i64")
+            f.when(f.compare("slt", number, words["units"]), lambda: self._unit(number))
+            return []
+
+        # A thread may take every unit, and no more than that.
+        f.loop(0, words["units"], take)
+
+    def _unit(self, number: Value) -> None:
+        f, words = self.f, self.words
+        table = f.at(self._pointer(words["unit_table"]), f.mul(number, 8 * UNIT_WORDS))
+        source, target, y0, y1, self.x0, self.x1 = (f.load("i64", table, 8 * i) for i in range(UNIT_WORDS))
+        self.source = f.at(self._pointer(words["source"]), source)
+        self.target = f.at(self._pointer(words["target"]), target)
+        self.n = f.mul(f.sub(self.x1, self.x0), words["channels"])
+
+        def block(y: Value, carried: list[Value]) -> list[Value]:
+            count = f.least(words["block"], f.sub(y1, y))
+            needed = self._read_row(f.add(f.add(y, count), words["below"]))
+            read = f.loop(carried[0], needed, self._fill, step=words["at_once"], carried=[carried[0]])
+            self._sum(y, count)
+            return read
+
+        f.loop(y0, y1, block, step=words["block"], carried=[self._read_row(f.sub(y0, words["above"]))])
+
+    def _read_row(self, y: Index) -> Value:
+        """Of the rows that are read, the first not before logical row ``y``."""
+        f, words = self.f, self.words
+        return f.operand(f.most(words["first_row"], f.least(y, words["last_row"])), "i64")
+
+    def _fill(self, row: Value, _: list[Value]) -> list[Value]:
+        """The next rows, filtered along themselves, into the rings of all terms."""
+        f, words = self.f, self.words
+        table = self._pointer(words["row_table"])
+        slots = self.memory  # a thread's memory begins with room for them
+
+        def one(j: Value, _: list[Value]) -> list[Value]:
+            index = f.sub(f.add(row, j), words["first_row"])
+            f.store(f.operand(f.mul(f.rem(index, words["ring_rows"]), words["ring_row"]), "i64"), slots, f.mul(j, 8))
+            is_row = f.compare("slt", f.add(row, j), words["last_row"])
+            f.when(is_row, lambda: self._load(f.load("i64", table, f.mul(index, 8)), j))
+            return []
+
+        f.loop(0, words["at_once"], one)
+
+        def term(t: Value, _: list[Value]) -> list[Value]:
+            facts = self._term(t)
+            self._call(
+                facts["rows"], ROW_PASS,
+                [
+                    f.at(self.buffers, f.mul(facts["row_shift"], self.item)), words["buffer_row"],
+                    f.at(self.memory, facts["ring"]), slots, words["at_once"], self.n,
+                    self._pointer(facts["row_weights"]), facts["row_taps"], self._pointer(facts["row_where"]),
+                    self.aside,
+                ],
+            )  # fmt: skip
+            return []
+
+        f.loop(0, words["terms"], term)
+        return [f.operand(f.add(row, words["at_once"]), "i64")]
+
+    def _load(self, offset: Value, j: Value) -> None:
+        f, words = self.f, self.words
+        is_nowhere = f.compare("eq", offset, NOWHERE)
+        at = f.at(self.source, offset)
+        row = f.raw(f"select i1 {is_nowhere.name}, ptr null, ptr {at.name}", "ptr")
+        self._call(
+            words["load"], LOAD,
+            [
+                row, f.at(self.buffers, f.mul(j, words["buffer_row"])),
+                f.sub(self.x0, words["left"]), f.add(self.x1, words["right"]),
+                words["first_column"], words["last_column"], self._pointer(words["column_table"]),
+                words["channels"], self._pointer(words["constant"]),
+            ],
+        )  # fmt: skip
+
+    def _sum(self, y: Value, count: Index) -> None:
+        """The rows of a block from the rings, all terms one after the other, the last one into the result."""
+        f, words = self.f, self.words
+        at = f.at(self.target, f.mul(y, words["target_row"]))
+        target = f.at(at, f.mul(f.mul(self.x0, words["channels"]), words["target_item"]))
+        slots = self._pointer(words["slot_table"])
+        is_converted = f.compare("ne", words["store"], 0)
+
+        def term(t: Value, _: list[Value]) -> list[Value]:
+            facts = self._term(t)
+            is_last = f.compare("eq", f.add(t, 1), words["terms"])
+            is_direct = f.raw(f"select i1 {is_converted.name}, i1 false, i1 {is_last.name}", "i1")
+            sums = f.raw(f"select i1 {is_direct.name}, ptr {target.name}, ptr {self.partial.name}", "ptr")
+            self._call(
+                facts["columns"], COLUMN_PASS,
+                [
+                    f.at(slots, f.mul(f.add(y, facts["column_shift"]), 8)), f.at(self.memory, facts["ring"]),
+                    self._pointer(facts["column_weights"]), facts["column_taps"],
+                    self._pointer(facts["column_where"]), self.partial, words["partial_row"], sums,
+                    f.select(is_direct, words["target_row"], words["partial_row"]), count, self.n, self.spare,
+                    words["first"],
+                ],
+            )  # fmt: skip
+            return []
+
+        f.loop(0, words["terms"], term)
+
+        def convert() -> None:
+            def one(r: Value, _: list[Value]) -> list[Value]:
+                row = f.at(self.partial, f.mul(r, words["partial_row"]))
+                self._call(words["store"], STORE, [row, f.at(target, f.mul(r, words["target_row"])), self.n])
+                return []
+
+            f.loop(0, count, one)
+
+        f.when(is_converted, convert)
+
+    def _term(self, t: Value) -> dict[str, Value]:
+        f = self.f
+        table = f.at(self._pointer(self.words["term_table"]), f.mul(t, 8 * len(TERM)))
+        return {name: f.load("i64", table, 8 * i) for i, name in enumerate(TERM)}
+
+    def _pointer(self, address: Index) -> Value:
+        return self.f.convert("inttoptr", self.f.operand(address, "i64"), "ptr")
+
+    def _call(self, function: Value, signature: Sequence[str], arguments: Sequence[Index]) -> None:
+        f = self.f
+        listed = ", ".join(f"{kind} {f.operand(a, kind).name}" for kind, a in zip(signature, arguments, strict=True))
+        f.raw(f"call void {self._pointer(function).name}({listed})")
