@@ -20,7 +20,7 @@ FRAMES, SIZE = 8, 16
 def clip(motion: str, generator: np.random.Generator) -> np.ndarray:
     """A disc, square or diamond that moves so, in noise: float32 (1, FRAMES, SIZE, SIZE).
 
-    Any frame alone, and the frames in disorder, may stand for a motion and for its opposite.
+    The same frames in the opposite order are the opposite motion: only their order tells the two apart.
     """
     time = np.linspace(-1, 1, FRAMES)
     centre = generator.uniform(6, SIZE - 6, size=2)
