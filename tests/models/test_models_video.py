@@ -1,4 +1,4 @@
-"""Networks for clips: published sizes, torchvision's names, and motions that only the order of the frames tells apart."""
+"""Networks for clips: published sizes, torchvision's names, and motions that only the order of the frames tells."""
 
 from __future__ import annotations
 
