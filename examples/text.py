@@ -1,6 +1,6 @@
 """Teaches a network to find what is broken in customers' messages. In: options. Out: its accuracy beside baselines'.
 
-python examples/text.py    two minutes on one core
+python examples/text.py    under two minutes on one core
 """
 
 from __future__ import annotations

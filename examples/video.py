@@ -1,6 +1,6 @@
 """Teaches a network how a shape moves. In: options. Out: its accuracy beside that of what sees no motion.
 
-python examples/video.py    two minutes on one core
+python examples/video.py    under two minutes on one core
 """
 
 from __future__ import annotations
