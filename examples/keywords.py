@@ -1,6 +1,6 @@
 """Teaches a network words, spoken anew by a synthesiser, in noise. In: options. Out: its accuracy beside a baseline's.
 
-python examples/keywords.py                     a DS-CNN; two minutes on one core
+python examples/keywords.py                     a DS-CNN; under two minutes on one core
 python examples/keywords.py --network causal    a network that listens while it is spoken to
 python examples/keywords.py --voice espeak      English words, where the program espeak-ng is installed
 """
@@ -106,6 +106,7 @@ def learn(
     trained = taught(model, split, epochs=epochs, seed=seed)
     return Lesson(
         model=nn.Sequential(mel, features, trained),
+        network=type(trained).__name__,
         accuracy=accuracy(trained, split.test_inputs, test_labels),
         baselines={
             "one word for all": majority(split),

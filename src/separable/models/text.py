@@ -49,7 +49,7 @@ class SeparableText(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         self._check(x)
-        lengths: Tensor | None = _lengths(x)
+        lengths = _lengths(x)
         y = self.embedding(x).transpose(1, 2)
         for index, block in enumerate(self.blocks):
             y = block(y, lengths)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import overload
+
 import torch
 import torch.fx
 from torch import Tensor, nn
@@ -115,6 +117,10 @@ def length_mask(lengths: Tensor, size: int) -> Tensor:
 torch.fx.wrap("length_mask")
 
 
+@overload
+def strided(lengths: Tensor, stride: int) -> Tensor: ...
+@overload
+def strided(lengths: None, stride: int) -> None: ...
 def strided(lengths: Tensor | None, stride: int) -> Tensor | None:
     """How long signals of these lengths are behind a layer of that stride."""
     return None if lengths is None else (lengths + stride - 1) // stride
@@ -128,7 +134,7 @@ def masked_mean(x: Tensor, lengths: Tensor | None) -> Tensor:
 
 
 def masked_peak(x: Tensor, lengths: Tensor) -> Tensor:
-    """The largest (n, c) of x (n, c, w), nowhere below 0, over the first ``lengths`` positions; 0 where there are none."""
+    """The largest (n, c) of x (n, c, w), which is nowhere below 0, over each signal's first ``lengths`` positions."""
     return (x * length_mask(lengths, x.shape[2])).amax(dim=2)
 
 
