@@ -48,7 +48,7 @@ def network(shapes: int, *, separable: bool = True) -> SSDLite:
     return models.ssdlite(blocks, shapes + 1, strides=(8, 16), extras=(), boxes=boxes, separable=separable)
 
 
-def learn(*, shapes: int = len(SHAPES), scenes: int = 1600, epochs: int = 8, size: int = 64, seed: int = 0) -> Lesson:
+def learn(*, shapes: int = len(SHAPES), scenes: int = 1000, epochs: int = 8, size: int = 64, seed: int = 0) -> Lesson:
     """Train on drawn scenes, and examine on 100 others."""
     known, unseen = (draw(n, size=size, shapes=shapes, seed=seed + i) for i, n in enumerate((scenes, 100)))
     torch.manual_seed(seed)
@@ -118,7 +118,7 @@ def _patches(images: Tensor, least: float, label: int) -> list[Detections]:
 
 @click.command(help=__doc__.splitlines()[0])
 @click.option("--shapes", type=click.IntRange(1, len(SHAPES)), default=len(SHAPES), show_default=True)
-@click.option("--scenes", default=1600, show_default=True, help="How many to learn from.")
+@click.option("--scenes", default=1000, show_default=True, help="How many to learn from.")
 @click.option("--epochs", default=8, show_default=True)
 @click.option("--seed", default=0, show_default=True)
 @click.option("--picture", type=click.Path(path_type=Path), help="Draw scenes and boxes here (needs matplotlib).")

@@ -194,6 +194,8 @@ def test_images_smaller_than_the_stride_and_strides_that_do_not_exist_are_refuse
         small()(images(1, 3, 15, 40))
     with pytest.raises(SpecError, match=r"SSDLite.strides: got a stride of 12; expected one of 2, 4, 8, 16, 32"):
         models.ssdlite(models.mobilenet_v2(0.25), 4, strides=(12,))
+    with pytest.raises(SpecError, match=r"SSDLite.strides: got \(32, 16\); expected one or more"):
+        models.ssdlite(models.mobilenet_v2(0.25), 4, strides=(32, 16))
 
 
 @pytest.mark.parametrize("network", [models.resnet18, models.mobilenet_v1, lambda: models.mobilenet_v2(0.35)])

@@ -45,15 +45,15 @@ def test_boxes_lie_tightly_around_the_pixels_of_their_class() -> None:
 def test_a_network_learns_masks_far_beyond_colours() -> None:
     import segmentation
 
-    lesson = segmentation.learn(shapes=2, scenes=400, epochs=4)
-    assert lesson.score.mean > max(score.mean for score in lesson.baselines.values()) + 0.2
+    lesson = segmentation.learn(shapes=2, scenes=400, epochs=5)
+    assert lesson.score.mean > max(score.mean for score in lesson.baselines.values()) + 0.15
     assert lesson.macs < 0.4 * lesson.dense_macs
 
 
 def test_a_network_learns_boxes_far_beyond_coloured_patches(tmp_path: Path) -> None:
     import detection
 
-    lesson = detection.learn(shapes=2, scenes=400, epochs=4)
-    assert lesson.score.at_half > lesson.baseline.at_half + 0.2
+    lesson = detection.learn(shapes=2, scenes=400, epochs=5)
+    assert lesson.score.at_half > lesson.baseline.at_half + 0.3
     detection.draw_picture(lesson, tmp_path / "boxes.png")
     assert (tmp_path / "boxes.png").stat().st_size > 10_000

@@ -36,7 +36,9 @@ class Taps(nn.Sequential):
     def forward(self, x: Tensor) -> list[Tensor]:
         maps = {}
         for name, block in self.named_children():
-            maps[name] = x = block(x)
+            x = block(x)
+            if name in self.taps:
+                maps[name] = x
         return [maps[name] for name in self.taps]
 
 
