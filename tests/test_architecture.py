@@ -11,7 +11,7 @@ SOURCE = Path(__file__).parent.parent / "src" / "separable"
 # Rightmost first; a room imports only rooms of earlier lines. Rooms of one line never import each other.
 ORDER = [
     ["errors"],
-    ["files", "spec"],
+    ["files", "progress", "spec"],
     ["cost", "factor", "kernels"],
     ["nn", "filters"],
     ["models"],

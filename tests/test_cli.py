@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -11,8 +12,9 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from separable import demo, pipeline
+from separable import cost, demo, pipeline
 from separable.cli import main
+from separable.cost import Machine
 
 OWN_MODEL = """
 import torch
@@ -107,6 +109,32 @@ def test_shrink_writes_model_plan_and_report(run: Run, tmp_path: Path) -> None:
     assert counted["macs"] == json.loads(again.out)["facts"]["after"]["macs"]
 
 
+def test_two_processes_write_and_print_once(run: Run, tmp_path: Path) -> None:
+    assert run("count", "own:tiny").code == 0  # the model is there
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    words = [
+        "shrink",
+        "own:tiny",
+        "--data",
+        "own:inputs",
+        "--macs",
+        "0.6",
+        "--steps",
+        "3",
+        "--out",
+        "small.pt2",
+        "--json",
+    ]
+    done = subprocess.run(
+        [*torchrun, "-m", "separable", *words], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert (
+        json.loads(done.stdout)["facts"]["after"]["macs"]
+        == json.loads(run("count", "small.pt2", "--json").out)["total"]["macs"]
+    )
+
+
 def test_a_metric_is_shown_before_and_after(run: Run) -> None:
     facts = json.loads(run("shrink", "own:tiny", "--macs", "0.6", "--metric", "own:channels", "--json").out)["facts"]
     assert [(metric["name"], metric["before"]) for metric in facts["metrics"]] == [("channels", 16.0)]
@@ -116,6 +144,9 @@ def test_a_metric_is_shown_before_and_after(run: Run) -> None:
     ("words", "complaint"),
     [
         (("count", "resnet19"), "resnet18"),
+        (("explain", "--kernel", "0"), "Setting.kernel"),
+        (("explain", "--map", "wide"), "--map"),
+        (("explain", "--html", "missing/page.html"), "missing"),
         (("cuont", "resnet18"), "Did you mean 'count'"),
         (("count", "nowhere:model"), "No module 'nowhere'"),
         (("count", "own:tiyn"), "tiny"),
@@ -166,3 +197,28 @@ def test_ctrl_c_leaves_no_file_and_no_traceback(run: Run, tmp_path: Path, monkey
 def test_demo_prints_what_the_demo_found(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(demo, "run", lambda report: f"shrunk, see {report}")
     assert "shrunk, see report.html" in run("demo").out
+
+
+@pytest.fixture
+def known_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = Machine(name="m", cores=1, threads=1, instruction_sets=(), fma_per_s=1e11, bytes_per_s=1e10)
+    monkeypatch.setattr(cost, "this_machine", lambda: machine)
+
+
+@pytest.mark.usefixtures("known_machine")
+def test_explain_prints_what_each_form_of_a_convolution_costs(run: Run) -> None:
+    words = ("explain", "--c-in", "512", "--c-out", "512", "--map", "14", "--rank", "256", "--terms", "4")
+    said = run(*words)
+    assert said.code == 0, said.err
+    for macs in ("462,422,016", "52,283,392", "154,140,672", "209,133,568"):
+        assert macs in said.out
+    forms = json.loads(run(*words, "--json").out)["forms"]
+    assert [form["macs"] for form in forms[:2]] == [462_422_016, 52_283_392]
+
+
+@pytest.mark.usefixtures("known_machine")
+def test_explain_writes_a_page_with_sliders(run: Run, tmp_path: Path) -> None:
+    assert run("explain", "--kernel", "5", "--html", "page.html").code == 0
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert '"kernel": 5' in page
+    assert "http" not in page.replace("http://www.w3.org/2000/svg", "").replace("http-equiv", "")

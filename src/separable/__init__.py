@@ -10,7 +10,17 @@ from separable.graph import Sites, trace
 from separable.pipeline import ShrinkOptions, Shrunk, shrink
 from separable.plan import Plan, Prices, choose_plan, price, rewrite
 from separable.spec import Budget, ConvSpec
-from separable.tune import Calibrated, Distilled, DistillOptions, calibrate, distill, read_batches
+from separable.tune import (
+    Calibrated,
+    Distilled,
+    DistillOptions,
+    Trained,
+    TrainOptions,
+    calibrate,
+    distill,
+    read_batches,
+    train,
+)
 
 __all__ = [
     "Budget",
@@ -28,6 +38,8 @@ __all__ = [
     "ShrinkOptions",
     "Shrunk",
     "Sites",
+    "TrainOptions",
+    "Trained",
     "calibrate",
     "choose_plan",
     "compile",
@@ -41,4 +53,5 @@ __all__ = [
     "rewrite",
     "shrink",
     "trace",
+    "train",
 ]

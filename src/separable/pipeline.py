@@ -5,30 +5,31 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from separable.cost.clock import Comparison, measure, this_software, today
+from separable.cost.clock import Comparison, measure, today
 from separable.cost.clock import compare as compare_times
 from separable.cost.count import Example, count
 from separable.cost.ledger import Ledger
 from separable.cost.machine import Machine, this_machine
+from separable.engine.timing import engine_timer, forward_on_engine, time_key
 from separable.errors import BudgetError, ModelError, SeparableError
 from separable.graph.compare import compare
 from separable.graph.exporting import save_exported
 from separable.graph.inference import evaluating, run
 from separable.graph.sites import Sites
 from separable.graph.trace import trace
-from separable.nn.factorized import CONVS, FactorizedConv
 from separable.plan.apply import rewrite
 from separable.plan.plan import Plan
 from separable.plan.prices import Prices
 from separable.plan.pricing import price
+from separable.plan.responses import Effort
 from separable.plan.search import choose_plan
 from separable.plan.timing import Timer
 from separable.report.evidence import AFTER, BEFORE, Evidence
@@ -40,14 +41,17 @@ from separable.tune.batches import Batches, read_batches
 from separable.tune.calibrate import Calibrated, calibrate
 from separable.tune.distill import Distilled, distill
 from separable.tune.options import DistillOptions
+from separable.tune.processes import told_by_first
 
 Metric = Callable[[nn.Module], float]
 
 HALF = Budget(latency=0.5)
-ENGINES = ("eager",)
+ENGINES = ("eager", "separable")
 # The layers' times, each measured alone, do not add up to the model's exactly: under a latency budget the plan is made
 # again, so many times at most, by what the last one really took.
 ATTEMPTS = 5
+# Small steps: what was fitted is close to the original already, and large ones lead away from it.
+GENTLE = DistillOptions(learning_rate=1e-4, batch_norms="kept")
 # One sample of this many is kept from the fit and the training, to judge them by.
 HELD_OUT = 5
 # The model is timed again when it is finished, and two measurements differ by a few percent: a plan passes this far
@@ -59,13 +63,15 @@ HEADROOM = 0.97
 class ShrinkOptions:
     """How to recover the output: at most ``samples`` inputs are used; ``distill`` is None for no training.
 
-    Distillation is saved to ``checkpoint`` and goes on from there when the file exists.
+    Distillation is saved to ``checkpoint`` and goes on from there when the file exists. ``also``: a further
+    engine that the two models are timed on in the end.
     """
 
     samples: int = 512
-    distill: DistillOptions | None = field(default_factory=DistillOptions)
+    distill: DistillOptions | None = GENTLE
     checkpoint: str | Path | None = None
     progress: bool = True
+    also: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -119,24 +125,29 @@ def shrink(
     ``example`` is an input as the model takes it; times are measured at its batch size. ``data`` are inputs without
     labels, in any form that ``read_batches`` takes; without them the weights alone are used, which loses far more of
     the output at the same cost. A ``Plan`` in the place of a budget is carried out as it is. ``metrics`` are functions
-    of a model, reported before and after. The given model is not changed; the new one is in the same mode.
+    of a model, reported before and after. ``engine`` is what runs the models that are timed: ``"eager"`` PyTorch, or
+    ``"separable"``, this library's own for the CPU. The given model is not changed; the new one is in the same mode.
+
+    Among several processes (``separable.tune.process_group``) the first one plans and measures, and all train.
 
     ``BudgetError`` names the best that can be reached, ``ModelError`` what cannot be rewritten, ``DataError`` what is
     wrong with the data.
     """
     options = options or ShrinkOptions()
-    if engine not in ENGINES:
-        raise SeparableError("shrink(engine=...)", given=repr(engine), expected=f"one of {', '.join(ENGINES)}")
+    for name in filter(None, (engine, options.also)):
+        if name not in ENGINES:
+            raise SeparableError("shrink(engine=...)", given=repr(name), expected=f"one of {', '.join(ENGINES)}")
     fit, check = _data(data, example, options.samples)
     sites = trace(model, example)
     _require_sites(sites)
     machine = this_machine()
-    plan, prices = budget, None
-    if not isinstance(plan, Plan):
-        prices = price(model, sites, example=example, timer=eager_timer(Ledger(), machine), data=fit)
-        plan = _planned(model, example, prices, plan)
+    plan, prices = told_by_first(lambda: _plan(model, example, sites, fit, budget, engine, options.progress))
     recovered = _recovered(model, rewrite(model, plan), fit, check, options)
-    timings = time_in_turns(model, recovered.model, example)
+    timings = told_by_first(lambda: time_in_turns(model, recovered.model, example, engine=engine))
+    also = options.also
+    elsewhere = (
+        {also: told_by_first(lambda: time_in_turns(model, recovered.model, example, engine=also))} if also else {}
+    )
     evidence = Evidence(
         model=_name(model),
         input=_shapes(example),
@@ -147,6 +158,7 @@ def shrink(
         prices=prices,
         after=count(recovered.model, example),
         timings=timings,
+        elsewhere=elsewhere,
         machine=machine,
         calibrated=recovered.calibrated,
         distilled=recovered.distilled,
@@ -161,18 +173,22 @@ def shrink(
     return Shrunk(model=recovered.model, example=example, plan=plan, prices=prices, facts=evidence.facts())
 
 
-def time_in_turns(original: nn.Module, rewritten: nn.Module, example: Example, *, max_s: float = 10.0) -> Comparison:
-    """One forward of each in eager PyTorch, in turns and in evaluation mode."""
+def time_in_turns(
+    original: nn.Module, rewritten: nn.Module, example: Example, *, engine: str = "eager", max_s: float = 10.0
+) -> Comparison:
+    """One forward of each on the engine, in turns and in evaluation mode."""
     with evaluating(original, rewritten):
-        runs = {BEFORE: lambda: run(original, example), AFTER: lambda: run(rewritten, example)}
-        return compare_times(runs, max_s=max_s)
+        models = {BEFORE: original, AFTER: rewritten}
+        if engine == "separable":
+            return compare_times({name: forward_on_engine(m, example) for name, m in models.items()}, max_s=max_s)
+        return compare_times({name: partial(run, m, example) for name, m in models.items()}, max_s=max_s)
 
 
 def eager_timer(ledger: Ledger, machine: Machine) -> Timer:
     """A timer for layers and models in eager PyTorch; convolutions that the ledger knows are not run again."""
 
     def seconds(layer: nn.Module, x: Tensor) -> float:
-        key = _key(layer, x, machine)
+        key = time_key("eager", layer, x, machine)
         timing = None if key is None else ledger.get(key)
         if timing is None:
             with evaluating(layer):
@@ -184,22 +200,6 @@ def eager_timer(ledger: Ledger, machine: Machine) -> Timer:
         return timing.min_s
 
     return seconds
-
-
-def _key(layer: nn.Module, x: Tensor, machine: Machine) -> dict[str, Any] | None:
-    """All that the time of a convolution or a chain of them depends on; None for any other module."""
-    chain = [layer] if isinstance(layer, CONVS) else list(layer.children()) if isinstance(layer, FactorizedConv) else []
-    if not chain:
-        return None
-    return {
-        "engine": "eager",
-        "layers": [str(part) for part in chain],
-        "layouts": [part.weight.stride() for part in chain if isinstance(part, CONVS)],
-        "input": [list(x.shape), list(x.stride()), str(x.dtype), str(x.device)],
-        "machine": [machine.name, machine.cores, list(machine.instruction_sets)],
-        "threads": torch.get_num_threads(),
-        "versions": this_software(),
-    }
 
 
 def _data(data: Any, example: Example, samples: int) -> tuple[Batches | None, Batches | None]:
@@ -221,14 +221,32 @@ def _require_sites(sites: Sites) -> None:
         raise ModelError("shrink", given=given, expected="at least one plain convolution layer")
 
 
-def _planned(model: nn.Module, example: Example, prices: Prices, budget: Budget) -> Plan:
+def _plan(
+    model: nn.Module,
+    example: Example,
+    sites: Sites,
+    data: Batches | None,
+    budget: Budget | Plan,
+    engine: str,
+    progress: bool,
+) -> tuple[Plan, Prices | None]:
+    """The plan, made for a budget where none is given, and the prices that it was chosen by."""
+    if isinstance(budget, Plan):
+        return budget, None
+    timer = (engine_timer if engine == "separable" else eager_timer)(Ledger(), this_machine())
+    effort = Effort(only_faster=_has_latency(budget))
+    prices = price(model, sites, example=example, timer=timer, data=data, effort=effort, progress=progress)
+    return _planned(model, example, prices, budget, engine), prices
+
+
+def _planned(model: nn.Module, example: Example, prices: Prices, budget: Budget, engine: str) -> Plan:
     """The plan whose model keeps the budget, its time measured against the original's."""
     plan = choose_plan(prices, budget)
-    if budget.latency is None and budget.latency_s is None:
+    if not _has_latency(budget):
         return plan
     best = math.inf
     for _ in range(ATTEMPTS):
-        timings = time_in_turns(model, rewrite(model, plan), example, max_s=3.0)
+        timings = time_in_turns(model, rewrite(model, plan), example, engine=engine, max_s=3.0)
         wanted, reached = _wanted_share(budget, timings), timings.ratio(AFTER, BEFORE)
         if reached <= wanted * HEADROOM:
             return replace(plan, budget=budget)
@@ -240,6 +258,10 @@ def _planned(model: nn.Module, example: Example, prices: Prices, budget: Budget)
             break
     expected = f"a latency that this model reaches on this machine: the best measured is {best:.2f} of the original's"
     raise BudgetError("shrink", given=str(budget), expected=expected, remedy="Raise the limit.")
+
+
+def _has_latency(budget: Budget) -> bool:
+    return budget.latency is not None or budget.latency_s is not None
 
 
 def _wanted_share(budget: Budget, timings: Comparison) -> float:
@@ -291,7 +313,7 @@ def _warnings(model: nn.Module, budget: Budget, timings: Comparison, fit: Batche
     found = []
     if fit is None:
         found.append("No data was given: the weights alone were used. A few hundred unlabelled inputs lose far less.")
-    if budget.latency is not None or budget.latency_s is not None:
+    if _has_latency(budget):
         wanted = _wanted_share(budget, timings)
         reached = timings.timings[AFTER].median_s / timings.timings[BEFORE].median_s
         if reached > wanted:

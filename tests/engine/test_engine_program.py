@@ -136,7 +136,7 @@ def test_inputs_that_cannot_run_are_refused() -> None:
         program(torch.randn(1, 3, 32, 32, requires_grad=True))
     with pytest.raises(ModelError, match="a tensor or a NumPy array"):
         program([1.0])  # type: ignore[arg-type]
-    with pytest.raises(ModelError, match=r"torch\.export"):
+    with pytest.raises(ModelError, match=r"does not depend"):
         program(torch.randn(1, 4, 32, 32))
     with pytest.raises(ModelError, match=r"model\.eval"):
         compile(model.train(), torch.randn(1, 3, 32, 32))

@@ -169,10 +169,14 @@ def test_the_strides_are_where_torchvision_has_them(name: str, stride_2: list[st
     assert set(convs.values()) <= {(1, 1), (2, 2)}
 
 
-def constants(name: str) -> tuple[float, float]:
-    if name.startswith("mobilenet_v3") or name in ("efficientnet_b5", "efficientnet_b6", "efficientnet_b7"):
-        return 1e-3, 1e-2
-    return 1e-5, 1 - 0.9997 if name == "mnasnet" else 0.1
+def constants(name: str) -> set[tuple[float, float]]:
+    if name == "ssdlite320_mobilenet_v3_large":
+        return {(1e-3, 0.03)}
+    if "mobilenet_v3" in name:  # Heads of other tasks have PyTorch's own.
+        return {(1e-3, 1e-2)} | ({(1e-5, 0.1)} if name.startswith(("lraspp", "deeplab")) else set())
+    if name in ("efficientnet_b5", "efficientnet_b6", "efficientnet_b7"):
+        return {(1e-3, 1e-2)}
+    return {(1e-5, 1 - 0.9997 if name == "mnasnet" else 0.1)}
 
 
 @pytest.mark.parametrize("name", models.NAMES)
@@ -180,4 +184,4 @@ def test_batch_norms_have_torchvisions_constants(name: str) -> None:
     with torch.device("meta"):
         model = models.build(name)
     norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
-    assert {(module.eps, module.momentum) for module in norms} <= {constants(name)}
+    assert {(module.eps, module.momentum) for module in norms} <= constants(name)

@@ -62,6 +62,17 @@ def test_pieces_of_any_length_give_the_output_of_the_whole(cuts: list[int]) -> N
         torch.testing.assert_close(torch.cat(pieces, dim=2), model(x), rtol=1e-12, atol=1e-12)
 
 
+def test_residual_layers_stream_too() -> None:
+    torch.manual_seed(0)
+    layer = snn.CausalSeparableConv1d(2, 2, 3, dilation=2, norm=nn.BatchNorm1d, activation=nn.ReLU)
+    model = nn.Sequential(snn.CausalConv1d(2, 2, 3), snn.CausalResidual(layer)).double().eval()
+    x, stream = noise(2, 2, 11), snn.Stream(model)
+    pieces = [stream(part) for part in x.split([1, 0, 7, 3], dim=2)]
+    with torch.no_grad():
+        first = model[0](x)
+        torch.testing.assert_close(torch.cat(pieces, dim=2), first + layer(first))
+
+
 def test_one_sample_at_a_time_gives_each_output_as_soon_as_it_can_be_known() -> None:
     layer = snn.CausalConv1d(1, 1, 3, stride=2)
     stream = snn.Stream(layer)
@@ -87,12 +98,18 @@ def test_a_piece_that_fails_leaves_the_state_as_it_was() -> None:
         torch.testing.assert_close(torch.cat([first, stream(x[..., 12:])], dim=2), model(x))
 
 
+class Backwards(nn.Sequential):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.flip(2)
+
+
 @pytest.mark.parametrize(
     ("layer", "complaint"),
     [
         (nn.Conv1d(2, 2, 3, padding=1), r"layer '1' \(Conv1d\): .* look into the future; .*CausalConv1d"),
         (nn.Conv1d(2, 2, 1, padding=1), "look into the future"),
         (snn.SqueezeExcitation1d(2, 1), r"\(SqueezeExcitation1d\)"),
+        (Backwards(nn.Identity()), r"layer '1' \(Backwards\)"),
         (nn.AvgPool1d(2), r"\(AvgPool1d\)"),
         (nn.BatchNorm1d(2).train(), r"\(BatchNorm1d\): got training mode; .*model.eval\(\)"),
     ],
@@ -106,6 +123,7 @@ def test_what_may_look_into_the_future_is_refused_before_the_first_piece(layer: 
     ("make", "complaint"),
     [
         (lambda: snn.CausalConv1d(3, 4, 3, groups=2), r"in_channels \(=3\); expected a multiple of groups \(=2\)"),
+        (lambda: snn.CausalResidual(snn.CausalConv1d(3, 3, 3, stride=2)), r"layer '0': got stride 2; expected 1"),
         (lambda: snn.CausalSeparableConv1d(3, 4, 0), r"kernel_size \(=0\)"),
         (lambda: snn.CausalConv1d(3, 4, 3)(torch.zeros(3, 8)), r"shape \(3, 8\); expected \(n, 3, w\)"),
     ],

@@ -250,6 +250,22 @@ def test_pricing_leaves_the_model_as_it_was(net: Net) -> None:
 
 
 @pytest.mark.filterwarnings(EVEN)
+def test_only_what_is_faster_is_priced_where_that_is_asked_and_the_fastest_where_nothing_is(net: Net) -> None:
+    def clock(layer: nn.Module, _: Tensor) -> float:
+        return 1.0 if isinstance(layer, nn.Conv2d | Net) else {"spatial": 0.5, "tucker": 1.0}.get(layer.family, 1.5)  # type: ignore[call-overload]
+
+    def families(effort: Effort) -> dict[str, set[str]]:
+        sites = trace(net, example())
+        prices = price(net, sites, example=example(), timer=clock, machine=MACHINE, effort=effort)
+        return {entry.site.name: {each.candidate.family for each in entry.prices} for entry in prices.sites}
+
+    everything, faster = families(Effort()), families(Effort(only_faster=True))
+    assert everything["twice"] > {"keep", "spatial", "tucker", "depthwise"}
+    assert faster["twice"] == {"keep", "spatial"}
+    assert everything["pointwise"] == faster["pointwise"] == {"keep", "channel"}
+
+
+@pytest.mark.filterwarnings(EVEN)
 def test_progress_counts_every_step_to_the_end(net: Net) -> None:
     steps: list[tuple[int, int]] = []
     sites = trace(net, example())

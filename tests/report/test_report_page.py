@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 import stat
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -10,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page
+from report_browser import CONTRAST, DESKTOP, PAGE_LOAD_MS, PHONE
 from report_samples import HOSTILE, bare_facts, layer, some_facts, unmeasured
 
 from separable.errors import FileError
@@ -18,24 +18,10 @@ from separable.report import Distillation, Facts, Latency, Metric, render, write
 from separable.report.outcome import headline
 from separable.spec import Budget
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-OPTIONS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
-DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 360, "height": 740}
 PREFIXES = {"p": 1e-12, "n": 1e-9, "µ": 1e-6, "m": 1e-3, "": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
 LONG = "backbone." + "a_very_long_name_without_a_break_" * 6 + "conv"
 
 Open = Callable[..., Page]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    found = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if found is None:
-        pytest.fail(f"The report is tested in a real browser: install one of {', '.join(BROWSERS)}.")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=found, args=OPTIONS)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +43,7 @@ def open_page(browser: Browser, contexts: dict[str, BrowserContext], tmp_path: P
         write_page(facts, path)
         page = contexts[str(options)].new_page()
         pages.append(page)
-        page.set_default_timeout(10_000)
+        page.set_default_timeout(PAGE_LOAD_MS)
         page.on("console", lambda message: troubles.append(f"{message.type}: {message.text}"))
         page.on("pageerror", lambda error: troubles.append(str(error)))
         page.on("request", lambda request: troubles.append(request.url) if request.url != path.as_uri() else None)
@@ -325,25 +311,6 @@ def test_a_phone_shows_everything_without_scrolling_sideways(open_page: Open, ca
     visible = page.locator("main").inner_text()
     for word in ("NaN", "Infinity", "undefined", "None", "null", "[object"):
         assert word not in visible
-
-
-CONTRAST = """() => {
-  const channels = color => color.match(/[\\d.]+/g).map(Number);
-  const light = ([r, g, b]) => [r, g, b].map(c => c / 255)
-    .map(c => c <= 0.03928 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4)
-    .reduce((sum, c, i) => sum + c * [0.2126, 0.7152, 0.0722][i], 0);
-  const ground = node => {
-    const color = channels(getComputedStyle(node).backgroundColor);
-    return color.length === 4 && color[3] === 0 ? ground(node.parentElement) : color;
-  };
-  return [...document.querySelectorAll('main *, #tip *')]
-    .filter(node => [...node.childNodes].some(child => child.nodeType === 3 && child.data.trim()))
-    .filter(node => node.checkVisibility() && node.nodeName !== 'OPTION')
-    .map(node => {
-      const [a, b] = [light(channels(getComputedStyle(node).color)), light(ground(node))];
-      return [(Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05), node.outerHTML.slice(0, 80)];
-    });
-}"""
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

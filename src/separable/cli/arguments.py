@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from separable import graph, models, tune
 from separable.errors import ModelError
@@ -43,16 +43,21 @@ def _list_names(context: click.Context, _: click.Parameter, is_wanted: bool) -> 
         context.exit()
 
 
-def load_model(reference: str, shape: str | None) -> tuple[nn.Module, Any]:
-    """The model that a word names, and an example input for it (``shape`` wins over the model's own)."""
+def load_model(reference: str, shape: str | None, classes: int | None = None) -> tuple[nn.Module, Any]:
+    """The model that a word names, and an example input for it (``shape`` wins over the model's own).
+
+    A built-in one has so many ``classes`` where they are given.
+    """
     example: Any
+    if classes is not None and reference not in models.NAMES:
+        raise ModelError("--classes", given=f"{classes} for {reference}", expected="it with a built-in model only")
     if reference.endswith(".pt2"):
         model, example = graph.load_exported(reference)
     elif ":" in reference:
         made = resolve(reference, "MODEL")()
         model, example = made if isinstance(made, tuple) else (made, None)
     else:
-        model, example = models.build(reference), models.example(reference)
+        model, example = models.build(reference, **_given(classes=classes)), models.example(reference)
     if not isinstance(model, nn.Module):
         raise ModelError(
             "MODEL", given=f"{reference}, which gives a {type(model).__name__}", expected="a torch.nn.Module"
@@ -64,13 +69,18 @@ def load_model(reference: str, shape: str | None) -> tuple[nn.Module, Any]:
     return model.eval(), example
 
 
-def load_data(reference: str | None, example: Tensor, limit: int) -> Any:
-    """The inputs that a word names; None for no word."""
-    if reference is None:
-        return None
+def load_data(
+    reference: str,
+    example: Any,
+    *,
+    limit: int | None = None,
+    batch_size: int | None = None,
+    has_classes: bool = False,
+) -> tune.Batches:
+    """The inputs that a word names, with labels where they have them."""
     if ":" in reference and not Path(reference).exists():
-        return tune.read_batches(resolve(reference, "--data")(), example, limit=limit)
-    return tune.load_data(reference, example, limit=limit)
+        return tune.read_batches(resolve(reference, "--data")(), example, batch_size=batch_size, limit=limit)
+    return tune.load_data(reference, example, batch_size=batch_size, limit=limit, has_classes=has_classes)
 
 
 def resolve(reference: str, where: str) -> Callable[..., Any]:
@@ -98,6 +108,10 @@ def resolve(reference: str, where: str) -> Callable[..., Any]:
 def show(value: Any, as_json: bool) -> None:
     """Print a value as a person or a program reads it."""
     click.echo(json.dumps(value.to_json(), indent=2, sort_keys=True) if as_json else str(value))
+
+
+def _given(**options: Any) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value is not None}
 
 
 def _shape(text: str) -> tuple[int, ...]:

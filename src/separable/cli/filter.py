@@ -18,7 +18,7 @@ from separable.filters import figure, files, stream
 from separable.filters.bank import DERIVATIVES, KERNELS, kernel_named
 from separable.filters.borders import RULES, Border
 from separable.filters.pixels import PIXELS
-from separable.tune.progress import told
+from separable.progress import told
 
 EPILOG = f"""KERNEL is a .npy file, or one of {", ".join(KERNELS)}. sobel, scharr, prewitt, farid and
 gaussian_derivative without --axis give the magnitude of the gradient. Formats by ending: {", ".join(files.SUFFIXES)};

@@ -9,7 +9,7 @@ from typing import NoReturn
 
 import click
 
-from separable.cli import count, demo, filter, shrink, trace
+from separable.cli import bench, compile, count, demo, explain, filter, shrink, trace, train
 from separable.errors import SeparableError
 
 INTERRUPTED = 130  # what a shell reports for a program that Ctrl-C ended
@@ -36,7 +36,7 @@ def program() -> None:
     """Makes convolutional networks separable: knows what that saves, and makes the saving real."""
 
 
-for part in (count, trace, shrink, filter, demo):
+for part in (bench, compile, count, trace, explain, train, shrink, filter, demo):
     program.add_command(part.command)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,13 @@ from separable.spec import Budget
 @click.option("--save-plan", type=click.Path(path_type=Path), help="Write the plan here, as JSON.")
 @click.option("--out", type=click.Path(path_type=Path), help="Write the finished model here, as .pt2.")
 @click.option("--report", type=click.Path(path_type=Path), help="Write the report here, one HTML page.")
+@click.option(
+    "--engine",
+    type=click.Choice(pipeline.ENGINES),
+    default="eager",
+    show_default=True,
+    help="What runs the models that are timed.",
+)
 @click.option("--threads", type=click.IntRange(min=1), help="Processor threads; all of them when not given.")
 @click.option("--seed", type=int, default=0, show_default=True)
 def command(reference: str, shape: str | None, as_json: bool, **given: Any) -> None:
@@ -43,21 +51,30 @@ def command(reference: str, shape: str | None, as_json: bool, **given: Any) -> N
     if given["threads"]:
         torch.set_num_threads(given["threads"])
     model, example = load_model(reference, shape)
-    shrunk = pipeline.shrink(
-        model,
-        example,
-        load_data(given["data"], example, given["limit"]),
-        _budget(given),
-        metrics=_metrics(given["metric"]),
-        options=_options(given),
-    )
+    data = load_data(given["data"], example, limit=given["limit"]) if given["data"] else None
+    with tune.process_group():
+        shrunk = pipeline.shrink(
+            model,
+            example,
+            data,
+            _budget(given),
+            engine=given["engine"],
+            metrics=_metrics(given["metric"]),
+            options=_options(given),
+        )
+        is_first = tune.is_first()
+    if is_first:
+        _hand_over(shrunk, given)
+        show(shrunk, as_json)
+
+
+def _hand_over(shrunk: pipeline.Shrunk, given: dict[str, Any]) -> None:
     if given["save_plan"]:
         shrunk.plan.save(given["save_plan"])
     if given["out"]:
         shrunk.save(given["out"])
     if given["report"]:
         shrunk.write_report(given["report"])
-    show(shrunk, as_json)
 
 
 def _budget(given: dict[str, Any]) -> Budget | plan.Plan:
@@ -75,5 +92,5 @@ def _metrics(reference: str | None) -> dict[str, Callable[[nn.Module], float]]:
 
 def _options(given: dict[str, Any]) -> pipeline.ShrinkOptions:
     steps = {"steps": given["steps"]} if given["steps"] else {}
-    distill = None if given["no_distill"] else tune.DistillOptions(seed=given["seed"], **steps)
+    distill = None if given["no_distill"] else replace(pipeline.GENTLE, seed=given["seed"], **steps)
     return pipeline.ShrinkOptions(samples=given["limit"], distill=distill, checkpoint=given["checkpoint"])

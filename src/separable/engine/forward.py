@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils import _pytree as pytree
 
 from separable.engine.lower import Call, Lowered, arguments_of, lower
 from separable.engine.native import NativeNetwork
 from separable.engine.network import Network
+from separable.engine.record import record
 from separable.engine.schedule import Choose
-from separable.errors import ModelError
 from separable.kernels.isa import Isa
 
 
@@ -26,10 +25,10 @@ class Forward:
     natives: Mapping[int, NativeNetwork]
 
     def __call__(self, inputs: Sequence[Any]) -> Any:
-        """What the module returns for inputs like those that this was built for."""
+        """What the module returns for inputs like those that this was built for, ``held`` ones among them."""
         lowered = self.lowered
         environment: dict[str, Any] = dict(lowered.constants)
-        environment.update(zip(lowered.inputs, inputs, strict=True))
+        environment.update({name: x for name, x in zip(lowered.inputs, inputs, strict=True) if name is not None})
         with torch.no_grad():
             for i, step in enumerate(lowered.steps):
                 if isinstance(step, Call):
@@ -43,7 +42,7 @@ class Forward:
     def __str__(self) -> str:
         """What runs natively, what is left to PyTorch and why."""
         lowered = self.lowered
-        shapes = ", ".join(f"{name} {lowered.shapes.get(name, ())}" for name in lowered.inputs)
+        shapes = ", ".join(f"{name} {lowered.shapes.get(name, ())}" for name in lowered.inputs if name)
         lines = [f"for {shapes}: {len(self.natives)} native, {len(lowered.calls)} in PyTorch"]
         for i, step in enumerate(lowered.steps):
             if isinstance(step, Call):
@@ -61,33 +60,13 @@ class Forward:
 def build(
     module: nn.Module, inputs: Sequence[Any], isa: Isa, threads: int, choose: Choose, held: Sequence[int] = ()
 ) -> Forward:
-    """Exports, lowers and compiles; ``held`` are the positions of inputs that are constants (a graph's parameters).
+    """Records, lowers and compiles; ``held`` are the positions of inputs that are constants (a graph's parameters).
 
-    Raises ``ModelError`` where ``torch.export`` cannot follow the module.
+    Raises ``ModelError`` where the forward cannot be recorded.
     """
-    try:
-        exported = torch.export.export(module, tuple(inputs))
-    except Exception as error:
-        message = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ModelError(
-            "separable.compile",
-            given=f"{type(module).__name__}: {message}",
-            expected="a model that torch.export can follow on this input",
-            remedy="Take control flow that depends on data out of the forward, or use torch.compile.",
-        ) from error
-    state = {**exported.state_dict, **exported.constants}
-    specs = exported.graph_signature.input_specs
-    constants: dict[str, Any] = {
-        s.arg.name: state[s.target] for s in specs if s.target is not None and s.target in state
-    }
-    users = [spec.arg.name for spec in specs if spec.target is None]
-    constants.update({users[position]: inputs[position] for position in held})
-    lowered = lower(exported.graph, constants, isa.lanes)
-    structure = exported.call_spec.out_spec
-    if structure is not None:
-        lowered = replace(lowered, outputs=pytree.tree_unflatten(list(lowered.outputs), structure))
-    tensors = dict(zip(users, inputs, strict=True))
-    last = frozenset(name for name in lowered.inputs if is_channels_last(tensors[name]))
+    lowered = lower(record(module, inputs, held), isa.lanes)
+    tensors = dict(zip(lowered.inputs, inputs, strict=True))
+    last = frozenset(name for name in lowered.inputs if name and is_channels_last(tensors[name]))
     natives = {
         i: NativeNetwork(step, lowered.shapes, isa, threads, choose, last & set(step.inputs))
         for i, step in enumerate(lowered.steps)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,10 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from separable.cost.clock import compare
+from separable.cost.machine import this_machine
 from separable.cost.table import draw_table
 from separable.engine.native import NativeNetwork
 from separable.engine.program import Array, Program
+from separable.engine.schedule import Step
 from separable.kernels.catalogue import Kernel
+from separable.kernels.layout import ITEM
 from separable.kernels.peak import peak_loop
 from separable.kernels.pool import PHASE_WORDS, TOGETHER, shared_pool
 
@@ -25,15 +29,20 @@ class LayerTime:
     what: str
     macs: int
     seconds: float
+    bytes: int = 0  # of the maps and weights that it reads and writes
 
 
 @dataclass(frozen=True, kw_only=True)
 class LayerTimes:
-    """All steps of a program's native parts; ``peak`` is the measured rate of multiply-accumulates in registers."""
+    """All steps of a program's native parts that do not touch the caller's tensors.
+
+    ``peak`` is the measured rate of multiply-accumulates in registers, ``bandwidth`` that of bytes from memory.
+    """
 
     layers: tuple[LayerTime, ...]
     peak: float
     threads: int
+    bandwidth: float | None = None
 
     @property
     def seconds(self) -> float:
@@ -45,9 +54,16 @@ class LayerTimes:
         """Multiply-accumulates a second over the peak, all steps together."""
         return sum(layer.macs for layer in self.layers) / self.seconds / self.peak
 
+    def bound(self, layer: LayerTime) -> str:
+        """What would take longest if nothing else did: ``"arithmetic"``, or ``"memory"`` with no byte in a cache."""
+        if not self.bandwidth:
+            return ""
+        return "arithmetic" if layer.macs / self.peak >= layer.bytes / self.bandwidth else "memory"
+
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
-        return {"layers": [vars(layer) for layer in self.layers], "peak": self.peak, "threads": self.threads}
+        layers = [{**vars(layer), "bound": self.bound(layer)} for layer in self.layers]
+        return {"layers": layers, "peak": self.peak, "bandwidth": self.bandwidth, "threads": self.threads}
 
     def __str__(self) -> str:
         rows = [
@@ -56,12 +72,14 @@ class LayerTimes:
                 layer.what,
                 f"{layer.seconds * 1e6:.0f}",
                 f"{100 * layer.macs / layer.seconds / self.peak:.0f}" if layer.macs else "",
+                self.bound(layer),
             ]
             for layer in self.layers
         ]
-        rows.append(["all", "", f"{self.seconds * 1e6:.0f}", f"{100 * self.share:.0f}"])
-        title = f"Measured, {self.threads} threads; peak {self.peak / 1e9:.4g} G multiply-accumulates/s."
-        return draw_table(["step", "kernel", ">µs", ">% of peak"], rows, title=title)
+        rows.append(["all", "", f"{self.seconds * 1e6:.0f}", f"{100 * self.share:.0f}", ""])
+        threads = f"{self.threads} thread" + "s" * (self.threads > 1)
+        title = f"Measured for one image, {threads}; peak {self.peak / 1e9:.4g} G multiply-accumulates/s."
+        return draw_table(["step", "kernel", ">µs", ">% of peak", "bound"], rows, title=title)
 
 
 def layer_times(program: Program, *inputs: Array) -> LayerTimes:
@@ -71,7 +89,30 @@ def layer_times(program: Program, *inputs: Array) -> LayerTimes:
     run, macs = peak_loop(program.isa, program.threads)
     peak = macs / compare({"peak": run}, min_s=0.05, max_s=0.1).timings["peak"].min_s
     layers = [layer for native in forward.natives.values() for layer in _layers(native)]
-    return LayerTimes(layers=tuple(layers), peak=peak, threads=program.threads)
+    return LayerTimes(layers=tuple(layers), peak=peak, threads=program.threads, bandwidth=this_machine().bytes_per_s)
+
+
+def inner_steps(program: Program, *inputs: Array) -> Callable[[], Any]:
+    """One forward without the steps that only bring the caller's tensors in and out.
+
+    The whole forward where a part of it is left to PyTorch, or where nothing else is there.
+    """
+    program(*inputs)
+    forward = program.prepare(*inputs)
+    phases = [phase for native in forward.natives.values() for phase in _inner_phases(native)]
+    if forward.lowered.calls or not phases:
+        return lambda: program(*inputs)
+    pool, table = shared_pool(program.threads, program.isa), np.array(phases, np.int64)
+    return lambda: pool.run(table.ctypes.data, len(table))
+
+
+def _inner_phases(native: NativeNetwork) -> list[tuple[int, ...]]:
+    inner = [i for i, step in enumerate(native.schedule.steps) if not _is_outside(step)]
+    return [(TOGETHER, 1, native.step_address(i), 0, native.batch, 0) for i in inner]
+
+
+def _is_outside(step: Step) -> bool:
+    return any(place.is_outside for place in step.maps.values())
 
 
 def _layers(native: NativeNetwork) -> list[LayerTime]:
@@ -82,10 +123,13 @@ def _layers(native: NativeNetwork) -> list[LayerTime]:
         def run(phase: NDArray[np.int64] = phase) -> None:
             pool.run(phase.ctypes.data, len(phase) // PHASE_WORDS)
 
-        if any(place.is_outside for place in step.maps.values()):
+        if _is_outside(step):
             continue  # it reads or writes the caller's tensors, and cannot run without them
         seconds = compare({"step": run}, min_s=0.0, max_s=0.0).timings["step"].min_s
-        found.append(LayerTime(name=step.name, what=_kernel(step.kernel), macs=step.macs, seconds=seconds))
+        moved = sum(native.schedule.slots[place.map].layout.floats * ITEM for place in step.maps.values())
+        moved += sum(array.nbytes for array in step.constants.values())
+        what = _kernel(step.kernel)
+        found.append(LayerTime(name=step.name, what=what, macs=step.macs, seconds=seconds, bytes=moved))
     return found
 
 

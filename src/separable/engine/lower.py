@@ -1,13 +1,13 @@
-"""From PyTorch's graph to networks. In: an exported graph, its constants. Out: parts, native or left to PyTorch.
+"""From a recorded forward to networks. In: a recording. Out: parts in order, native or left to PyTorch.
 
-A node that has no operator here stays a call of PyTorch, with the reason; its neighbours stay native.
+A call that has no operator here stays a call of PyTorch, with the reason; its neighbours stay native.
 """
 
 from __future__ import annotations
 
 import operator
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from math import prod
 from typing import Any
 
@@ -17,12 +17,12 @@ from torch.utils import _pytree as pytree
 
 from separable.engine.fuse import fuse
 from separable.engine.network import Convolve, Network, Node
-from separable.engine.operators import Foreign, Map, Request, UnsupportedError, map_shape, read
+from separable.engine.operators import FIRST_OF_SEVERAL, read
+from separable.engine.reading import Foreign, Map, Request, UnsupportedError, map_shape
+from separable.engine.record import Recording
 
-FREE = frozenset(
-    {"dropout", "feature_dropout", "alias", "contiguous", "clone", "detach", "lift_fresh_copy", "identity"}
-)
-RESHAPES = frozenset({"flatten", "view", "reshape", "_unsafe_view", "squeeze", "unsqueeze"})
+FREE = frozenset({"alias", "clone", "detach", "lift_fresh_copy", "_to_copy"})
+RESHAPES = frozenset({"view", "reshape", "_unsafe_view", "squeeze", "unsqueeze"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,10 +53,11 @@ class Call:
 class Lowered:
     """What a forward does: ``steps`` in order over an environment that begins with the inputs and the constants.
 
-    ``shapes`` are those of PyTorch, batch first, for every value that enters or leaves a network.
+    ``inputs`` has None for one that is no tensor, and part of the program. ``shapes`` are those of PyTorch, batch
+    first, for every value that enters or leaves a network.
     """
 
-    inputs: tuple[str, ...]
+    inputs: tuple[str | None, ...]
     constants: Mapping[str, Any]
     steps: tuple[Network | Call, ...]
     outputs: Any
@@ -73,100 +74,113 @@ def names(tree: Any) -> set[str]:
     return {leaf.name for leaf in pytree.tree_leaves(tree) if isinstance(leaf, Name)}
 
 
-def lower(graph: fx.Graph, constants: Mapping[str, Any], lanes: int) -> Lowered:
-    """The graph (ATen, shapes in ``meta``) as steps; ``constants`` names the placeholders that never change."""
-    return _Lowering(graph, constants, lanes).run()
+def lower(recording: Recording, lanes: int) -> Lowered:
+    """The recorded calls as steps, for panels of so many lanes."""
+    return _Lowering(recording, lanes).run()
 
 
 @dataclass
 class _Lowering:
-    graph: fx.Graph
-    given: Mapping[str, Any]
+    """Native operators and calls stand in stages, in turns: a node comes as early as what it reads allows."""
+
+    recording: Recording
     lanes: int
-    runs: list[list[tuple[Node | None, Call]]] = field(default_factory=list)
-    known: dict[str, Any] = field(default_factory=dict)  # constants, by the name of their node
-    current: dict[str, str] = field(default_factory=dict)  # the node whose value a node has by now
+    stages: list[list[tuple[Node | None, Call]]] = field(default_factory=list)  # of calls at 0, 2, … natives at 1, 3, …
+    stage_of: dict[str, int] = field(default_factory=dict)
+    floor: int = 0  # what follows a call with an effect does not come before it
     maps: dict[str, Map | Foreign] = field(default_factory=dict)
     shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
     batch: int | None = None
 
     def run(self) -> Lowered:
-        inputs, outputs = [], None
-        for node in self.graph.nodes:
-            self.current[node.name] = node.name
-            if node.op == "placeholder" and node.name in self.given:
-                self.known[node.name] = self.given[node.name]
-            elif node.op == "placeholder":
-                inputs.append(node.name)
+        self.known = self.recording.constants
+        for node in self.recording.graph.nodes:
+            if node.name not in self.known:
                 self._enter(node)
-            elif node.op == "get_attr":
-                self.known[node.name] = operator.attrgetter(str(node.target))(self.graph.owning_module)
-            elif node.op == "output":
-                outputs = self._arguments(node.args[0])
-            else:
-                self._call(node)
+                if node.op == "call_function":
+                    self._call(node)
+        outputs = self._arguments(self.recording.outputs)
         steps = self._steps(outputs)
         used = set().union(names(outputs), *(step.needs for step in steps if isinstance(step, Call)))
         constants = {name: value for name, value in self.known.items() if name in used}
-        return Lowered(inputs=tuple(inputs), constants=constants, steps=steps, outputs=outputs, shapes=self.shapes)
+        inputs = tuple(None if node is None else node.name for node in self.recording.inputs)
+        return Lowered(inputs=inputs, constants=constants, steps=steps, outputs=outputs, shapes=self.shapes)
 
     def _enter(self, node: fx.Node) -> None:
         """A value gets a shape, and can be read natively when it is float32 with the batch in front."""
-        value = node.meta.get("val", node.meta.get("example_value"))
+        value = node.meta["val"]
         if not isinstance(value, Tensor):
             self.maps[node.name] = Foreign(reason="it reads what is not one tensor")
             return
-        shape = self.shapes[node.name] = tuple(int(n) for n in value.shape)
+        shape = self.shapes[node.name] = tuple(value.shape)
         if self.batch is None and len(shape) > 1:
             self.batch = shape[0]
-        if value.dtype != torch.float32:
+        if node.meta.get("is_shared"):
+            self.maps[node.name] = Foreign(reason="it reads memory that is changed in place under another name")
+        elif value.dtype != torch.float32:
             self.maps[node.name] = Foreign(reason=f"it reads {value.dtype}")
         elif len(shape) not in (2, 3, 4) or shape[0] != self.batch:
             self.maps[node.name] = Foreign(reason=f"it reads a tensor of {shape}, which is no batch of maps")
         else:
-            self.maps[node.name] = Map(name=node.name, shape=map_shape(shape))
+            self.maps[node.name] = Map(name=node.name, shape=map_shape(shape), rank=len(shape))
 
     def _call(self, node: fx.Node) -> None:
-        sources = [source.name for source in node.all_input_nodes]
-        if all(source in self.known for source in sources):
-            arguments = fx.map_arg((node.args, node.kwargs), lambda n: self.known[n.name])
-            self.known[node.name] = node.target(*arguments[0], **arguments[1])  # type: ignore[operator]
-            return
-        call = Call(
+        if _operation(node) in FIRST_OF_SEVERAL and _only_first(node):
+            return  # it is read where its first result is taken
+        try:
+            if not self._sees_through(node):
+                native = self._native(node)
+                self._append(native, self._as_call(node), native.inputs)
+        except UnsupportedError as unsupported:
+            taken = node.args[0] if node.target is operator.getitem else None
+            if isinstance(taken, fx.Node) and taken.name not in self.stage_of:
+                self._append_call(taken, str(unsupported))
+            self._append_call(node, str(unsupported))
+
+    def _append_call(self, node: fx.Node, reason: str) -> None:
+        call = replace(self._as_call(node), reason=reason)
+        self._append(None, call, call.needs, has_effect=bool(node.meta.get("has_effect")))
+
+    def _append(self, native: Node | None, call: Call, needs: Iterable[str], *, has_effect: bool = False) -> None:
+        stage = max((self.stage_of.get(name, 0) for name in needs), default=0)
+        stage = max(stage, self.floor, len(self.stages) - 1 if has_effect else 0)
+        stage += stage % 2 != (native is not None)
+        self.stages += [[] for _ in range(stage + 1 - len(self.stages))]
+        self.stages[stage].append((native, call))
+        self.stage_of[call.name] = stage
+        if has_effect:
+            self.floor = stage
+
+    def _as_call(self, node: fx.Node) -> Call:
+        target: Any = node.target
+        if _operation(node) in ("view", "_unsafe_view"):
+            target = torch.ops.aten.reshape.default  # PyTorch's own layout may have been another one
+        elif node.meta.get("has_effect") and not node.meta["is_shared"] and _operation(node).endswith("_"):
+            target = _OnCopy(target)  # whoever reads the old value may come later
+        return Call(
             name=node.name,
-            target=node.target,
+            target=target,
             args=self._arguments(node.args),
             kwargs=self._arguments(node.kwargs),
             reason="",
         )
-        self._enter(node)
-        try:
-            if not self._sees_through(node):
-                self._append(self._native(node), call)
-        except UnsupportedError as unsupported:
-            self._append(None, Call(**{**vars(call), "reason": str(unsupported)}))
-        if _operation(node).endswith("_"):
-            self.current[node.all_input_nodes[0].name] = node.name
-
-    def _append(self, native: Node | None, call: Call) -> None:
-        if not self.runs or (self.runs[-1][0][0] is None) != (native is None):
-            self.runs.append([])
-        self.runs[-1].append((native, call))
 
     def _native(self, node: fx.Node) -> Node:
         result = self.maps[node.name]
         if isinstance(result, Foreign):
             raise UnsupportedError(result.reason.replace("reads", "gives"))
+        call = node
         if node.target is operator.getitem:
-            name, arguments = "slice", self._chunk(node)
-        elif not isinstance(node.target, torch._ops.OpOverload):
-            raise UnsupportedError(f"{node.target} is no operator of ATen")
+            call = node.args[0]  # type: ignore[assignment]
+            name, arguments = ("slice", self._chunk(node)) if _is_split(call) else (_operation(call), None)
         else:
-            name, schema = _operation(node).rstrip("_"), node.target._schema.arguments
+            name, arguments = _operation(node), None
+        if arguments is None:
+            schema = call.target._schema.arguments  # type: ignore[union-attr]
             arguments = {a.name: a.default_value for a in schema if a.has_default_value()}
-            arguments |= {a.name: self._operand(v) for a, v in zip(schema, node.args, strict=False)}
-            arguments |= {key: self._operand(value) for key, value in node.kwargs.items()}
-        reading = read(name, Request(arguments=arguments, shape=self.shapes[node.name], lanes=self.lanes))
+            arguments |= {a.name: self._operand(v) for a, v in zip(schema, call.args, strict=False)}
+            arguments |= {key: self._operand(value) for key, value in call.kwargs.items()}
+        reading = read(name.rstrip("_"), Request(arguments=arguments, shape=self.shapes[node.name], lanes=self.lanes))
         return Node(
             name=node.name,
             inputs=reading.inputs,
@@ -177,79 +191,75 @@ class _Lowering:
 
     def _chunk(self, node: fx.Node) -> dict[str, Any]:
         """The part that ``getitem`` takes of a split along the channels, as the arguments of a slice."""
-        split, index = node.args
-        if (
-            not isinstance(split, fx.Node)
-            or not isinstance(index, int)
-            or not _operation(split).startswith(("chunk", "split"))
-        ):
-            raise UnsupportedError("it takes an element of what is not a split")
-        whole = split.args[0]
-        parts = [int(part.shape[1]) for part in split.meta["val"]]
-        dim = split.kwargs.get("dim", split.args[2] if len(split.args) > 2 else 0)
-        return {"self": self._operand(whole), "dim": dim, "start": sum(parts[:index]), "step": 1}
+        split: Any = node.args[0]
+        index: Any = node.args[1]
+        dim = _dim(split)
+        parts = [int(part.shape[dim]) for part in split.meta["val"]]
+        return {"self": self._operand(split.args[0]), "dim": dim, "start": sum(parts[:index]), "step": 1}
 
     def _sees_through(self, node: fx.Node) -> bool:
         """Whether the node only looks at its input in another way: then its readers read the input."""
         name = _operation(node).rstrip("_")
         source = self._operand(node.args[0]) if node.args else None
         result = self.maps[node.name]
-        if name.startswith(("chunk", "split")) and all(user.target is operator.getitem for user in node.users):
-            return isinstance(source, Map) and not source.is_flattened and self._can_split(node)
+        if _is_split(node) and all(user.target is operator.getitem for user in node.users):
+            return isinstance(source, Map) and not source.is_flattened and _dim(node) == 1
         if not isinstance(source, Map) or not isinstance(result, Map):
             return False
         is_same = name in RESHAPES | FREE and result.shape == source.shape
-        if is_same or name in FREE - {"clone"}:
-            self.maps[node.name] = source
+        if is_same:
+            self.maps[node.name] = replace(source, rank=result.rank)
         elif name in RESHAPES and result.shape == (prod(source.shape), 1, 1) and _only_linear(node):
-            self.maps[node.name] = Map(name=source.name, shape=source.shape, is_flattened=True)
+            self.maps[node.name] = replace(source, is_flattened=True)
         else:
             return False
+        self.stage_of[node.name] = self.stage_of.get(source.name, 0)
         return True
-
-    def _can_split(self, node: fx.Node) -> bool:
-        dim = node.kwargs.get("dim", node.args[2] if len(node.args) > 2 else 0)
-        first, fits = 0, bool(dim == 1)
-        for part in node.meta["val"]:
-            fits = fits and first % self.lanes == 0
-            first += int(part.shape[1])
-        return fits
 
     def _operand(self, value: Any) -> Any:
         """An argument as a map, a constant or a plain value."""
         if isinstance(value, fx.Node):
-            name = self.current[value.name]
-            return self.known[name] if name in self.known else self.maps[name]
+            return self.known[value.name] if value.name in self.known else self.maps[value.name]
         return [self._operand(v) for v in value] if isinstance(value, list | tuple) else value
 
     def _arguments(self, tree: Any) -> Any:
         """The arguments of a call of PyTorch: what was seen through gets its own shape back."""
 
-        def refer(node: fx.Node) -> Any:
-            name = self.current[node.name]
-            seen = self.maps.get(name)
-            if isinstance(seen, Map) and seen.name != name:
-                return Name(name=seen.name, shape=self.shapes[name])
-            return Name(name=name, shape=None)
+        def refer(leaf: Any) -> Any:
+            if not isinstance(leaf, fx.Node):
+                return leaf
+            seen = self.maps.get(leaf.name)
+            if isinstance(seen, Map) and seen.name != leaf.name:
+                return Name(name=seen.name, shape=self.shapes[leaf.name])
+            return Name(name=leaf.name, shape=None)
 
-        return fx.map_arg(tree, refer)
+        return pytree.tree_map(refer, tree, is_leaf=lambda leaf: isinstance(leaf, fx.Node))
 
     def _steps(self, outputs: Any) -> tuple[Network | Call, ...]:
-        """Runs in order: networks where there is a convolution to win by, calls elsewhere."""
+        """Stages in order: networks where there is a convolution to win by, calls elsewhere."""
         steps: list[Network | Call] = []
         needed = names(outputs)
-        for run in reversed(self.runs):
-            nodes = [node for node, _ in run if node is not None]
+        for stage in reversed(self.stages):
+            nodes = [node for node, _ in stage if node is not None]
             if any(isinstance(node.operator, Convolve) for node in nodes):
                 network = fuse(_network(nodes, needed, self.shapes))
                 needed |= set(network.inputs)
                 steps.append(network)
             else:
-                for _, call in reversed(run):
-                    reason = call.reason or "it stands between calls of PyTorch"
-                    steps.append(Call(**{**vars(call), "reason": reason}))
+                for _, call in reversed(stage):
+                    steps.append(replace(call, reason=call.reason or "no convolution is near that it could run with"))
                     needed |= call.needs
         return tuple(reversed(steps))
+
+
+@dataclass(frozen=True)
+class _OnCopy:
+    """A call that writes to its first argument, done on a copy of it."""
+
+    target: Any
+
+    def __call__(self, x: Tensor, *args: Any, **kwargs: Any) -> Any:
+        return self.target(x.clone(), *args, **kwargs)
 
 
 def _network(nodes: list[Node], needed: set[str], shapes: Mapping[str, tuple[int, ...]]) -> Network:
@@ -271,10 +281,23 @@ def _operation(node: fx.Node) -> str:
     return target._schema.name.split("::")[-1] if isinstance(target, torch._ops.OpOverload) else str(target)
 
 
+def _is_split(node: fx.Node) -> bool:
+    return _operation(node) in ("split", "split_with_sizes")
+
+
+def _dim(split: Any) -> int:
+    dim: int = split.kwargs.get("dim", split.args[2] if len(split.args) > 2 else 0)
+    return dim % int(split.args[0].meta["val"].ndim)
+
+
+def _only_first(node: fx.Node) -> bool:
+    return all(user.target is operator.getitem and user.args[1] == 0 for user in node.users)
+
+
 def _only_linear(node: fx.Node) -> bool:
-    """Whether nothing but linear layers reads a flattened map, directly or through a dropout."""
+    """Whether nothing but linear layers reads a flattened map, directly or in another shape."""
     return all(
-        _operation(user) == "linear" or (_operation(user).rstrip("_") in FREE and _only_linear(user))
+        _operation(user) in ("addmm", "mm") or (_operation(user).rstrip("_") in FREE and _only_linear(user))
         for user in node.users
     )
 

@@ -16,11 +16,12 @@ from torch import Tensor
 from separable.engine.arrange import arrange
 from separable.engine.network import Network
 from separable.engine.schedule import Choose, schedule
+from separable.engine.tiles import is_by_rows, shares
 from separable.kernels.catalogue import name_of, source_of
 from separable.kernels.isa import Isa
 from separable.kernels.jit import Library, object_code
 from separable.kernels.layout import ITEM
-from separable.kernels.pool import APART, PHASE_WORDS, TOGETHER, shared_pool
+from separable.kernels.pool import APART, PHASE_WORDS, STEP_WORDS, TOGETHER, shared_pool
 
 HUGE = 2 * 1024 * 1024
 ARGUMENTS = 8
@@ -91,18 +92,21 @@ class NativeNetwork:
         """The table of arguments of every step, and the phases of a forward."""
         steps = self.schedule.steps
         self._arguments = np.zeros((self.copies, len(steps), ARGUMENTS), np.uint64)
-        self._steps = np.zeros((self.copies, len(steps), 2), np.uint64)
+        self._steps = np.zeros((self.copies, len(steps), STEP_WORDS), np.uint64)
         reads: dict[str, list[tuple[int, int, int]]] = {}
         writes: dict[str, list[tuple[int, int, int]]] = {}
-        used = 0
+        used, is_down = 0, False
         for s, step in enumerate(steps):
+            # Rows that were written last are still near: each layer begins with those that the one before ended with.
+            is_down = is_by_rows(step.kernel) and not is_down
             for position, array in step.constants.items():
                 self._constants[used : used + array.nbytes] = np.ascontiguousarray(array).view(np.uint8).ravel()
                 self._arguments[:, s, position] = self._constants.ctypes.data + used
                 used += _rounded(array.nbytes)
             for copy in range(self.copies):
                 maps = self._maps.ctypes.data + copy * _rounded(self.schedule.bytes)
-                self._steps[copy, s] = self._entries[name_of(step.kernel)], self._arguments[copy, s].ctypes.data
+                entry, given = self._entries[name_of(step.kernel)], self._arguments[copy, s].ctypes.data
+                self._steps[copy, s] = entry, given, shares(step.kernel, self.isa, self.threads), is_down
                 for position, where in step.maps.items():
                     if where.is_outside:
                         (reads if position == 0 else writes).setdefault(where.map, []).append((copy, s, position))

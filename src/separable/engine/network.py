@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from separable.kernels.epilogue import NONE, Activation
+from separable.kernels.resampling import Axis
 from separable.spec import ConvSpec
 
 Floats = NDArray[np.float32]
@@ -86,7 +87,15 @@ class Pad:
     padding: tuple[tuple[int, int], tuple[int, int]]
 
 
-Operator = Convolve | Affine | Pooling | Mean | Combine | Activate | Join | Part | Pad
+@dataclass(frozen=True, kw_only=True)
+class Take:
+    """Pixels taken from elsewhere, rows and columns each by a list: resizing, cropping, turning, reflecting."""
+
+    rows: Axis
+    columns: Axis
+
+
+Operator = Convolve | Affine | Pooling | Mean | Combine | Activate | Join | Part | Pad | Take
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -7,12 +7,10 @@ kernel for, raises ``UnsupportedError`` with the reason, and stays a call of PyT
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from separable.engine.network import (
@@ -23,81 +21,19 @@ from separable.engine.network import (
     Floats,
     Join,
     Mean,
-    Operator,
     Pad,
     Part,
     Pooling,
-    Shape,
 )
-from separable.kernels.epilogue import NONE, Activation
+from separable.engine.reading import Map, Reading, Request, UnsupportedError, map_shape
+from separable.engine.sampling import SAMPLERS, average, pieces
+from separable.kernels.epilogue import Activation
 from separable.spec import ConvSpec
 
-
-class UnsupportedError(Exception):
-    """There is no native operator for a call; the text says why."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Map:
-    """A value that a native operator can read: (c, h, w) for each image, or that flattened to a vector."""
-
-    name: str
-    shape: Shape
-    is_flattened: bool = False
-
-
-@dataclass(frozen=True, kw_only=True)
-class Foreign:
-    """A value that no native operator can read, and why."""
-
-    reason: str
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Request:
-    """A call: arguments by the schema's names (maps, constants, numbers), the shape of the result, lanes of a panel."""
-
-    arguments: Mapping[str, Any]
-    shape: tuple[int, ...]
-    lanes: int
-
-    def map(self, name: str) -> Map:
-        """The argument as a map that is not flattened."""
-        value = self.arguments[name]
-        if not isinstance(value, Map):
-            raise UnsupportedError(
-                value.reason if isinstance(value, Foreign) else f"{name} is not computed by the network"
-            )
-        if value.is_flattened:
-            raise UnsupportedError("it reads a flattened map")
-        return value
-
-    def array(self, name: str) -> Floats | None:
-        """The argument as a constant array; None where the call has none."""
-        value = self.arguments.get(name)
-        if value is None:
-            return None
-        if not isinstance(value, Tensor):
-            raise UnsupportedError(f"{name} is computed by the network")
-        return np.ascontiguousarray(value.detach().cpu().to(torch.float32).numpy())
-
-
-@dataclass(frozen=True, kw_only=True)
-class Reading:
-    """What a call becomes."""
-
-    inputs: tuple[str, ...]
-    operator: Operator
-    shape: Shape
-    activation: Activation = NONE
-
-
-def map_shape(shape: Sequence[int]) -> Shape:
-    """(c, h, w) of a tensor (n, c), (n, c, l) or (n, c, h, w)."""
-    if len(shape) not in (2, 3, 4):
-        raise UnsupportedError(f"it has {len(shape)} axes")
-    c, *size = shape[1:]
-    return (c, *([1] * (2 - len(size)) + list(size)))  # type: ignore[return-value]
+# Calls with several results of which networks that infer use the first
+FIRST_OF_SEVERAL = frozenset(
+    {"native_batch_norm", "_native_batch_norm_legit_no_training", "cudnn_batch_norm", "max_pool2d_with_indices"}
+)
 
 
 def read(name: str, request: Request) -> Reading:
@@ -140,18 +76,18 @@ def _convolution(request: Request) -> Reading:
 
 
 def _linear(request: Request) -> Reading:
-    x, weight, bias = request.arguments["input"], request.array("weight"), request.array("bias")
-    if (
-        not isinstance(x, Map)
-        or weight is None
-        or not (x.is_flattened or x.shape[1:] == (1, 1))
-        or len(request.shape) != 2
-    ):
-        raise UnsupportedError("a linear layer over anything but the channels has no native operator")
+    """``addmm`` (bias, x, weight turned over) and ``mm`` (x, weight turned over)."""
+    a = request.arguments
+    x, turned = a.get("mat1", a["self"]), a["mat2"]
+    bias = request.array("self") if "mat1" in a else None
+    if not isinstance(x, Map) or not isinstance(turned, Tensor) or not (x.is_flattened or x.shape[1:] == (1, 1)):
+        raise UnsupportedError("a matrix product of anything but channels and weights has no native operator")
+    if (a.get("alpha", 1), a.get("beta", 1)) != (1, 1) or (bias is not None and bias.shape != turned.shape[1:]):
+        raise UnsupportedError("a matrix product with factors has no native operator")
     c, h, w = x.shape
-    spec = ConvSpec(c, weight.shape[0], kernel=(h, w), size=(h, w))
-    zeros = np.zeros(spec.c_out, np.float32)
-    operator = Convolve(spec=spec, weight=weight.reshape(-1, c, h, w), bias=zeros if bias is None else bias)
+    spec = ConvSpec(c, turned.shape[1], kernel=(h, w), size=(h, w))
+    weight = np.ascontiguousarray(turned.detach().t().cpu().float().numpy()).reshape(-1, c, h, w)
+    operator = Convolve(spec=spec, weight=weight, bias=np.zeros(spec.c_out, np.float32) if bias is None else bias)
     return Reading(inputs=(x.name,), operator=operator, shape=(spec.c_out, 1, 1))
 
 
@@ -206,7 +142,7 @@ def _pool(kind: str) -> Callable[[Request], Reading]:
             for out, s, k, d, size, p in zip(shape[1:], stride, kernel, dilation, x.shape[1:], before, strict=True)
         ]
         if kind == "average" and list(before) != after:
-            raise UnsupportedError("an average over windows that stick out has no native operator")
+            return average(request)
         spec = ConvSpec(
             x.shape[0],
             x.shape[0],
@@ -228,7 +164,7 @@ def _adaptive(request: Request) -> Reading:
     if (h, w) == (1, 1):
         return Reading(inputs=(x.name,), operator=Mean(), shape=(c, 1, 1))
     if x.shape[1] % h or x.shape[2] % w:
-        raise UnsupportedError(f"averages from {x.shape[1:]} to {(h, w)} overlap; there is no native operator")
+        return average(request)
     kernel = (x.shape[1] // h, x.shape[2] // w)
     spec = ConvSpec(c, c, kernel=kernel, size=x.shape[1:], stride=kernel, groups=c)
     return Reading(inputs=(x.name,), operator=Pooling(kind="average", spec=spec), shape=(c, h, w))
@@ -251,6 +187,8 @@ def _combine(operation: str) -> Callable[[Request], Reading]:
             return _with_constant(operation, request)
         x, y = request.map("self"), request.map("other")
         shape = map_shape(request.shape)
+        if x.rank != y.rank:
+            raise UnsupportedError(f"tensors of {x.rank} and {y.rank} axes have no native operator")
         for one in (x, y):
             if one.shape not in (shape, (shape[0], 1, 1)):
                 raise UnsupportedError(f"maps of {x.shape} and {y.shape} have no native operator")
@@ -314,28 +252,29 @@ def _cat(request: Request) -> Reading:
     maps = [Request(arguments={"x": v}, shape=request.shape, lanes=request.lanes).map("x") for v in values]
     if request.arguments["dim"] % len(request.shape) != 1:
         raise UnsupportedError("joining along anything but the channels has no native operator")
-    if any(m.shape[0] % request.lanes for m in maps[:-1]):
-        raise UnsupportedError(f"channels that are not a multiple of {request.lanes} are joined")
     return Reading(inputs=tuple(m.name for m in maps), operator=Join(), shape=shape)
 
 
 def _slice(request: Request) -> Reading:
     a, x = request.arguments, request.map("self")
-    first = a["start"] or 0
-    if a["dim"] % len(request.shape) != 1 or a["step"] != 1 or first < 0:
-        raise UnsupportedError("a slice along anything but the channels has no native operator")
-    return _part(request, x, first)
+    axis, first = a["dim"] % len(request.shape), a["start"] or 0
+    if axis > 1:
+        return pieces(request)
+    if axis == 0 or a["step"] != 1:
+        raise UnsupportedError("a slice along the batch, or of some channels, has no native operator")
+    return Reading(inputs=(x.name,), operator=Part(first=_position(first, x.shape[0])), shape=map_shape(request.shape))
 
 
-def _part(request: Request, x: Map, first: int) -> Reading:
-    if first % request.lanes:
-        raise UnsupportedError(f"a part begins at channel {first}, not at a multiple of {request.lanes}")
-    return Reading(inputs=(x.name,), operator=Part(first=first), shape=map_shape(request.shape))
+def _position(index: int, size: int) -> int:
+    """As Python counts from behind."""
+    return min(max(index + size if index < 0 else index, 0), size)
 
 
 def _pad(request: Request) -> Reading:
     a, x = request.arguments, request.map("self")
-    if a.get("mode", "constant") != "constant" or (a.get("value") or 0.0) != 0.0 or min(a["pad"]) < 0:
+    if max(a["pad"]) <= 0:
+        return pieces(request)
+    if a["value"] != 0 or min(a["pad"]) < 0:
         raise UnsupportedError("padding with anything but zeros has no native operator")
     pad = [*a["pad"], 0, 0, 0, 0]
     if len(a["pad"]) > 4 or (len(request.shape) == 3 and len(a["pad"]) > 2):
@@ -360,14 +299,12 @@ def _plain(kind: str) -> Callable[[Request], Reading]:
 
 
 READERS: dict[str, Callable[[Request], Reading]] = {
-    "conv1d": _convolution,
-    "conv2d": _convolution,
     "convolution": _convolution,
-    "linear": _linear,
-    "batch_norm": _batch_norm,
+    "addmm": _linear,
+    "mm": _linear,
+    "native_batch_norm": _batch_norm,
     "_native_batch_norm_legit_no_training": _batch_norm,
     "relu": _plain("relu"),
-    "relu6": _activation(lambda _: Activation(kind="clamp", low=0.0, high=6.0)),
     "hardtanh": _activation(_clamp),
     "clamp": _activation(_clamp),
     "clamp_min": _activation(_clamp),
@@ -378,12 +315,9 @@ READERS: dict[str, Callable[[Request], Reading]] = {
     "tanh": _plain("tanh"),
     "gelu": _activation(_gelu),
     "leaky_relu": _activation(lambda r: Activation(kind="leaky", low=float(r.arguments["negative_slope"]))),
-    "max_pool1d": _pool("max"),
-    "max_pool2d": _pool("max"),
-    "avg_pool1d": _pool("average"),
+    "max_pool2d_with_indices": _pool("max"),
     "avg_pool2d": _pool("average"),
-    "adaptive_avg_pool1d": _adaptive,
-    "adaptive_avg_pool2d": _adaptive,
+    "_adaptive_avg_pool2d": _adaptive,
     "mean": _mean,
     "add": _combine("add"),
     "sub": _combine("subtract"),
@@ -391,8 +325,7 @@ READERS: dict[str, Callable[[Request], Reading]] = {
     "mul": _combine("multiply"),
     "div": _divide,
     "cat": _cat,
-    "concat": _cat,
     "slice": _slice,
-    "pad": _pad,
     "constant_pad_nd": _pad,
+    **SAMPLERS,
 }

@@ -25,6 +25,7 @@ from separable.engine.network import (
     Part,
     Pooling,
     Shape,
+    Take,
 )
 from separable.errors import ModelError
 from separable.kernels import convolution
@@ -36,6 +37,8 @@ from separable.kernels.isa import Isa
 from separable.kernels.layout import ITEM, NO_BORDER, Border, Layout, channels_last, panels, planar
 from separable.kernels.moving import Move
 from separable.kernels.pooling import GlobalAverage, Pool
+from separable.kernels.resampling import Resample
+from separable.kernels.shifting import Shift
 
 Choose = Callable[[Sequence[Kernel]], Kernel]
 NON_NEGATIVE = frozenset({"relu", "sigmoid", "hard_sigmoid"})
@@ -180,6 +183,13 @@ class _Scheduler:
                 self._add(node.name, kernel, {**both, 4: Place(map=node.inputs[1])})
             case Join():
                 self._join(node)
+            case Part() as part if part.first % self.isa.lanes:
+                channels = target.channels
+                self._add(
+                    node.name,
+                    Shift(source=source, target=target, first_in=part.first, first_out=0, channels=channels),
+                    both,
+                )
             case Part() as part:
                 whole = replace(source, channels=target.channels)
                 start = Place(map=there.map, offset=ITEM * source.panel * (part.first // self.isa.lanes))
@@ -190,6 +200,19 @@ class _Scheduler:
                 self.lasting.add(node.name)
                 start = Place(map=node.name, offset=target.offset(top, left))
                 self._add(node.name, Move(source=source, target=inner), {0: there, 3: start})
+            case Take(rows=rows, columns=columns):
+                resample = Resample(
+                    source=source,
+                    target=target,
+                    taps=(rows.taps, columns.taps),
+                    is_copy=rows.is_copy and columns.is_copy,
+                    activation=act,
+                )
+                tables = {
+                    convolution.WEIGHTS: resample.weights(rows, columns),
+                    convolution.SOURCE_TABLE: resample.offsets(rows, columns),
+                }
+                self._add(node.name, resample, both, tables)
             case _:
                 raise ModelError(node.name, given=str(node), expected="an operator with a kernel")
 
@@ -216,6 +239,11 @@ class _Scheduler:
         target, first = self.layouts[node.name], 0
         for name in node.inputs:
             source = self.layouts[name]
+            if first % self.isa.lanes:
+                shift = Shift(source=source, target=target, first_in=0, first_out=first, channels=source.channels)
+                self._add(f"{node.name} {name}", shift, {0: Place(map=name), 3: Place(map=node.name)})
+                first += source.channels
+                continue
             offset = ITEM * target.panel * (first // self.isa.lanes)
             move = Move(source=source, target=replace(target, channels=source.channels))
             self._add(f"{node.name} {name}", move, {0: Place(map=name), 3: Place(map=node.name, offset=offset)})

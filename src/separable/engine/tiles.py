@@ -1,40 +1,56 @@
 """Which tile a layer gets. In: a layer's shapes and layouts. Out: kernels to choose from, best first by a cost model.
 
-The model counts cycles of a core with two multiply-adds and two vector loads a cycle and a latency of four: Zen 3 and
-4, Intel since Haswell. It need not be right, only put the best among the first few: measuring does the rest.
+The model counts cycles of a core with two multiply-adds and two vector loads a cycle: Zen 2 and later, Intel since
+Haswell. It need not be right, only put the best among the first few: measuring does the rest.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
+from separable.kernels.catalogue import Kernel
 from separable.kernels.convolution import Convolution, Tile
 from separable.kernels.depthwise import Depthwise
 from separable.kernels.epilogue import Activation
 from separable.kernels.isa import Isa
 from separable.kernels.layout import ITEM, Layout
+from separable.kernels.moving import Move
 from separable.spec import ConvSpec
 
-LATENCY, TILE_OVERHEAD = 4.0, 14.0
+TILE_OVERHEAD = 14.0  # cycles to begin and end a tile
+STREAMED = 1.04  # more cycles where weights come from the second-level cache
+FIRST_LEVEL, CHUNK_BYTES = 32 * 1024, 24 * 1024  # the cache, and what of it weights may take
 BLOCK_BYTES = 128 * 1024  # of input that stays in the second-level cache while all channels are computed from it
+SHARES, SHARE_MACS = 8, 60_000  # of a step for each thread, and the least worth claiming: about a microsecond
+# Registers → (pixels, vectors) and the share of the peak that the inner loop reaches, measured on Zen 3 and Zen 4.
 SHAPES = {
-    16: ((4, 2), (5, 2), (6, 2), (4, 3), (3, 3), (2, 4), (2, 5), (1, 8), (1, 10), (8, 1), (12, 1), (10, 1)),
-    32: (
-        (14, 1),
-        (14, 2),
-        (7, 3),
-        (7, 4),
-        (6, 4),
-        (5, 5),
-        (8, 2),
-        (8, 3),
-        (4, 4),
-        (4, 6),
-        (2, 8),
-        (1, 8),
-        (1, 12),
-        (12, 2),
-    ),
+    16: {
+        (4, 3): 0.98,
+        (6, 2): 0.98,
+        (5, 2): 0.97,
+        (4, 2): 0.97,
+        (3, 3): 0.92,
+        (2, 4): 0.90,
+        (8, 1): 0.80,
+        (1, 8): 0.60,
+        (1, 10): 0.60,
+    },
+    32: {
+        (14, 1): 0.93,
+        (14, 2): 0.99,
+        (7, 3): 0.99,
+        (7, 4): 0.99,
+        (6, 4): 0.99,
+        (5, 5): 0.98,
+        (8, 2): 0.98,
+        (8, 3): 0.99,
+        (4, 4): 0.97,
+        (4, 6): 0.97,
+        (2, 8): 0.90,
+        (1, 8): 0.60,
+        (1, 12): 0.60,
+        (12, 2): 0.99,
+    },
 }
 
 
@@ -61,23 +77,56 @@ def convolutions(
             )
             if tile.pixels > kernel.columns or (kernel.is_flat and not is_rowwise):
                 continue
-            found.append((cycles(kernel, threads), kernel))
+            found.append((cycles(kernel, isa, threads), kernel))
     return [kernel for _, kernel in sorted(found, key=lambda pair: pair[0])]
 
 
-def cycles(kernel: Convolution, threads: int) -> float:
-    """Predicted cycles of the slowest thread."""
+def cycles(kernel: Convolution, isa: Isa, threads: int) -> float:
+    """Predicted cycles of the busiest thread, times the threads."""
     spec, tile = kernel.spec, kernel.tile
     depth = spec.c_in // spec.groups * spec.kernel[0] * spec.kernel[1]
-    rows = kernel.target.pixels // kernel.columns
-    pixel_tiles = rows * -(-kernel.columns // tile.pixels)
     full, rest = divmod(kernel.per_group[1], tile.vectors)
-    shares = {"pixels": pixel_tiles, "channels": (full + bool(rest)) * spec.groups}
-    imbalance = -(-shares[tile.split] // threads) * threads / shares[tile.split]
     addressing = 0.0 if kernel.is_flat or kernel.is_rowwise else 2.0 * tile.pixels
-    a_strip = _strip(tile.pixels, tile.vectors, depth) + addressing
-    total = full * a_strip + (rest and _strip(tile.pixels, rest, depth) + addressing)
-    return spec.groups * pixel_tiles * total * imbalance / threads
+    is_streamed = not tile.turns and depth * tile.vectors * isa.lanes * ITEM > FIRST_LEVEL
+    total = full * (_strip(tile.pixels, tile.vectors, depth, isa) * (STREAMED if is_streamed else 1.0) + addressing)
+    if rest:
+        total += _strip(tile.pixels, rest, depth, isa) + addressing
+    parts = shares(kernel, isa, threads)
+    return spec.groups * _pixel_tiles(kernel) * total * (-(-parts // threads) * threads / parts)
+
+
+def shares(kernel: Kernel, isa: Isa, threads: int) -> int:
+    """Into how many parts a step is cut that threads claim; more than threads, so that a slow one does fewer."""
+    if threads == 1:
+        return 1
+    match kernel:
+        case Convolution() if kernel.tile.split == "channels":
+            units, macs = -(-kernel.per_group[1] // kernel.tile.vectors) * kernel.spec.groups, kernel.spec.macs
+        case Convolution():
+            units, macs = _pixel_tiles(kernel), kernel.spec.macs
+            if kernel.spec.weights * ITEM > BLOCK_BYTES:  # each share reads all weights
+                blocks = -(-units // kernel.tile.block)
+                units = min(units, max(2, -(-blocks // threads)) * threads)
+        case Depthwise() if kernel.split == "channels":
+            units, macs = kernel.source.panels * kernel.multiplier, kernel.spec.macs
+        case Depthwise():
+            units, macs = -(-kernel.spec.size_out[0] // kernel.rows), kernel.spec.macs
+        case Move():
+            units, macs = kernel.source.height, SHARE_MACS * kernel.source.height
+        case _:
+            return threads
+    return max(threads, min(units, SHARES * threads, macs * isa.lanes // 8 // SHARE_MACS))
+
+
+def is_by_rows(kernel: Kernel) -> bool:
+    """Whether shares are parts of the map, and not of the channels."""
+    match kernel:
+        case Convolution():
+            return kernel.tile.split == "pixels"
+        case Depthwise():
+            return kernel.split == "rows"
+        case _:
+            return False
 
 
 def depthwise(
@@ -99,12 +148,9 @@ def depthwise(
             else ((2, 2), (2, 4), (1, 7), (2, 3), (2, 7))
         )
     out_h, out_w = spec.size_out
-    panels = source.panels * (spec.c_out // spec.c_in)
     found = []
     for rows, columns in dict.fromkeys((min(r, out_h), min(c, out_w)) for r, c in shapes):
-        row_tiles = -(-out_h // rows)
-        waste = {s: -(-n // threads) * threads / n for s, n in (("rows", row_tiles), ("channels", panels))}
-        split = "rows" if waste["rows"] <= 1.05 or waste["rows"] <= waste["channels"] else "channels"
+        split = "rows" if -(-out_h // rows) >= 4 * threads else "channels"
         found.append(
             Depthwise(
                 spec=spec,
@@ -121,19 +167,43 @@ def depthwise(
 
 
 def _tiles(spec: ConvSpec, isa: Isa, threads: int) -> Iterator[Tile]:
+    """Threads share out channels where the weights are more than the input: each reads all of the other one."""
     panels_out = -(-spec.c_out // spec.groups // isa.lanes)
-    depth = spec.c_in // spec.groups * spec.kernel[0] * spec.kernel[1]
+    inputs = spec.c_in * spec.size[0] * spec.size[1]
+    of_a_pixel = ITEM * spec.c_in // spec.groups * spec.stride[0] * spec.stride[1]
+    count = spec.size_out[0] * spec.size_out[1]
     for pixels, vectors in dict.fromkeys((p, min(v, panels_out)) for p, v in SHAPES[isa.registers]):
+        strips = -(-panels_out // vectors) * spec.groups
         if spec.groups > 1 and panels_out % vectors:
             continue
-        block = max(1, BLOCK_BYTES // (ITEM * depth * pixels))
-        for split in ("pixels", "channels") if threads > 1 else ("pixels",):
-            yield Tile(pixels=pixels, vectors=vectors, block=block, split=split)
+        split = "channels" if threads > 1 and spec.weights > inputs and strips >= 2 * threads else "pixels"
+        if spec.size_out == (1, 1) and strips >= threads:
+            split = "channels"
+        tiles = -(-count // pixels)
+        block = -(-tiles // -(-tiles * pixels * of_a_pixel // BLOCK_BYTES))  # even ones
+        for turns in _chunks(spec, vectors, isa) if block > 1 else (0,):
+            yield Tile(pixels=pixels, vectors=vectors, block=block, split=split, turns=turns)
 
 
-def _strip(pixels: int, vectors: int, depth: int) -> float:
-    """Cycles of one tile: multiply-adds, loads or latency, whichever is most; then its beginning and end."""
-    accumulators = pixels * vectors
-    a_step = max(accumulators / 2, (pixels + vectors) / 2, LATENCY * accumulators / max(accumulators, 2 * LATENCY))
-    a_step = max(a_step, LATENCY) if accumulators < 2 * LATENCY else a_step
-    return depth * a_step + 1.5 * accumulators + TILE_OVERHEAD
+def _chunks(spec: ConvSpec, vectors: int, isa: Isa) -> tuple[int, ...]:
+    """The walk in one go, and where its weights are more than the first-level cache holds also in even parts."""
+    channels, taps = spec.c_in // spec.groups, spec.kernel[0] * spec.kernel[1]
+    size = channels * taps * vectors * isa.lanes * ITEM
+    if size <= FIRST_LEVEL or channels % isa.lanes:
+        return (0,)
+    turns = taps * channels // isa.lanes
+    return (0, -(-turns // -(-size // CHUNK_BYTES)))
+
+
+def _pixel_tiles(kernel: Convolution) -> int:
+    return kernel.target.pixels // kernel.columns * -(-kernel.columns // kernel.tile.pixels)
+
+
+def _strip(pixels: int, vectors: int, depth: int, isa: Isa) -> float:
+    """Cycles of one tile: multiply-adds, or the latency of four where too few are independent; its beginning and end.
+
+    A narrower strip at the end of the channels is not in the list of shapes.
+    """
+    sums = pixels * vectors
+    share = SHAPES[isa.registers].get((pixels, vectors), 0.85)
+    return depth * max(sums / 2 / share, 4.0, (pixels + vectors) / 2) + 1.5 * sums + TILE_OVERHEAD

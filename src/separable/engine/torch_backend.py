@@ -40,7 +40,7 @@ def compile(graph: fx.GraphModule, example: Sequence[Any]) -> Callable[..., Any]
         key = tuple((tuple(x.shape), x.dtype, is_channels_last(x)) if isinstance(x, Tensor) else x for x in free)
         if key not in forwards:
             forwards[key] = build(graph, inputs, isa, threads, tuner, held)
-        return forwards[key](free)
+        return forwards[key](inputs)
 
     kept = frozenset(held)
     return run

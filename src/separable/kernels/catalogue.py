@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 
-from separable.kernels import convolution, depthwise, elementwise, moving, pooling
+from separable.kernels import convolution, depthwise, elementwise, moving, pooling, resampling, shifting
 from separable.kernels.convolution import Convolution
 from separable.kernels.depthwise import Depthwise
 from separable.kernels.elementwise import Elementwise
@@ -12,8 +12,10 @@ from separable.kernels.ir import Module
 from separable.kernels.isa import Isa
 from separable.kernels.moving import Move
 from separable.kernels.pooling import GlobalAverage, Pool
+from separable.kernels.resampling import Resample
+from separable.kernels.shifting import Shift
 
-Kernel = Convolution | Depthwise | Pool | GlobalAverage | Elementwise | Move
+Kernel = Convolution | Depthwise | Pool | GlobalAverage | Elementwise | Move | Resample | Shift
 
 
 def name_of(kernel: Kernel) -> str:
@@ -35,4 +37,8 @@ def source_of(kernel: Kernel, isa: Isa) -> str:
             elementwise.write(module, name, kernel, isa)
         case Move():
             moving.write(module, name, kernel, isa)
+        case Resample():
+            resampling.write(module, name, kernel, isa)
+        case Shift():
+            shifting.write(module, name, kernel, isa)
     return module.text

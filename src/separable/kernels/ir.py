@@ -256,21 +256,21 @@ class Function:
         self, start: Index, stop: Index, body: Body, *, step: Index = 1, carried: Sequence[Value] = ()
     ) -> list[Value]:
         """``for i in range(start, stop, step)``; ``body(i, carried)`` returns the carried values of the next turn."""
-        before, name = self._block, self._fresh()
+        before, name = self._block, self.fresh()
         head, inside, after = f"head{name}", f"body{name}", f"after{name}"
         index = Value(f"%i{name}", "i64")
         phis = [Value(f"%c{name}.{k}", value.type) for k, value in enumerate(carried)]
-        self._branch(head)
-        self._label(head)
+        self.branch(head)
+        self.label(head)
         mark = len(self.lines)
         more = self.compare("slt", index, stop)
         self.lines.append(f"  br i1 {more.name}, label %{inside}, label %{after}")
-        self._label(inside)
+        self.label(inside)
         results = body(index, list(phis))
         following = self.operand(self.add(index, step), "i64")
         latch = self._block
-        self._branch(head)
-        self._label(after)
+        self.branch(head)
+        self.label(after)
         first = self.operand(start, "i64")
         entries = [(index, first, following), *zip(phis, carried, results, strict=True)]
         self.lines[mark:mark] = [
@@ -281,12 +281,12 @@ class Function:
 
     def when(self, condition: Value, body: Callable[[], None]) -> None:
         """``if condition: body()``."""
-        name = self._fresh()
+        name = self.fresh()
         self.lines.append(f"  br i1 {condition.name}, label %then{name}, label %join{name}")
-        self._label(f"then{name}")
+        self.label(f"then{name}")
         body()
-        self._branch(f"join{name}")
-        self._label(f"join{name}")
+        self.branch(f"join{name}")
+        self.label(f"join{name}")
 
     def operand(self, value: Index, kind: str) -> Value:
         """A Python integer as a constant of this type; a value as it is."""
@@ -303,18 +303,21 @@ class Function:
         return self._emit(f"fcmp {how} {a.type} {a.name}, {b.name}", vector(a.lanes, "i1"))
 
     def _emit(self, text: str, kind: str) -> Value:
-        value = Value(f"%v{self._fresh()}", kind)
+        value = Value(f"%v{self.fresh()}", kind)
         self.lines.append(f"  {value.name} = {text}")
         return value
 
-    def _fresh(self) -> int:
+    def fresh(self) -> int:
+        """A number for a name that nobody else has."""
         self._count += 1
         return self._count
 
-    def _branch(self, label: str) -> None:
+    def branch(self, label: str) -> None:
+        """Goes on at a label."""
         self.lines.append(f"  br label %{label}")
 
-    def _label(self, label: str) -> None:
+    def label(self, label: str) -> None:
+        """Begins a block."""
         self.lines.append(f"{label}:")
         self._block = label
 

@@ -4,8 +4,12 @@ The threads are Python's, but live in native code with the interpreter lock rele
 spins for some tens of microseconds and then parks on a condition variable, so that an idle pool costs nothing.
 
 A program is an array of phases, each of six i64: ``mode, steps, address, first image, images, 0``. A step is
-(function, arguments). In mode ``TOGETHER`` all threads share every step of one image after the other; in mode ``APART``
-each thread does whole images on its own, and ``address`` holds one list of steps for each thread.
+(function, arguments, shares, is downwards). In mode ``TOGETHER`` all threads share every step of one image after the
+other; in mode ``APART`` each thread takes whole images and does them on its own, and ``address`` holds one list of
+steps for each.
+
+Shares are claimed: first the thread's own, upwards or downwards, then what the others have not begun. A core that
+somebody else slows down for a while then costs as much as it lost, not twice that.
 """
 
 from __future__ import annotations
@@ -21,17 +25,17 @@ from functools import cache
 
 import numpy as np
 
-from separable.kernels.ir import Function, Module, Value
+from separable.kernels.ir import Function, Index, Module, Value
 from separable.kernels.isa import Isa
 from separable.kernels.jit import Library, object_code
 
 TOGETHER, APART = 0, 1
-PHASE_WORDS = 6
+PHASE_WORDS, STEP_WORDS = 6, 4
 SPINS = 2000  # of some 20 ns each: longer than any barrier of a healthy run, shorter than a scheduler's turn
 GENERATION, ARRIVED, PHASE, SLEEPERS, PHASES, COUNT, THREADS, STOP, MUTEX, CONDITION = (
     0, 64, 128, 192, 256, 264, 272, 320, 384, 512,
 )  # fmt: skip
-STATE_BYTES = 640
+CLAIMS, LINE = 640, 64  # two sets in turn, a cache line a thread: while one is in use the other goes back to zero
 
 
 class Pool:
@@ -40,7 +44,7 @@ class Pool:
     def __init__(self, threads: int, isa: Isa) -> None:
         self.threads = threads
         self._turn = threading.Lock()
-        self._state = np.zeros(STATE_BYTES // 8 + 8, np.int64)
+        self._state = np.zeros((CLAIMS + (2 * threads + 1) * LINE) // 8, np.int64)
         self._address = -(-self._state.ctypes.data // 64) * 64
         self._native = _native(isa)
         self._native.start(self._address, threads)
@@ -137,6 +141,7 @@ def _module(isa: Isa) -> str:
     module.function("pool_wait", ["ptr", "i64", "i64"], lambda f, p: _wait(f, p, nap))
     module.function("pool_wake", ["ptr"], _wake)
     module.function("pool_barrier", ["ptr", "i64"], _barrier)
+    module.function("pool_share", ["ptr", "i64", "i64", "ptr", "i64"], _share)
     module.function("pool_work", ["ptr", "i64"], _work)
     module.function("pool_start", ["ptr", "i64"], _start)
     module.function("pool_worker", ["ptr", "i64"], _worker)
@@ -225,53 +230,99 @@ def _discard(_: Value) -> None:
     return None
 
 
+def _claims(f: Function, pool: Value, threads: Value, whose: Value | int, *, ahead: int = 0) -> Value:
+    """Where the shares are counted that were claimed of thread ``whose``, in this step or the next one."""
+    turn = f.rem(f.add(_read(f, pool, PHASE), ahead), 2)
+    return f.at(pool, f.add(f.mul(f.add(f.mul(turn, threads), whose), LINE), CLAIMS))
+
+
+def _claimed(f: Function, counter: Value, count: Index, body: Callable[[Value], None]) -> None:
+    """``body`` of each number below ``count`` that this thread is the first to claim."""
+    name = f.fresh()
+    f.branch(f"claim{name}")
+    f.label(f"claim{name}")
+    mine = f.raw(f"atomicrmw add ptr {counter.name}, i64 1 seq_cst", "i64")
+    is_left = f.compare("slt", mine, count)
+    f.lines.append(f"  br i1 {is_left.name}, label %do{name}, label %gone{name}")
+    f.label(f"do{name}")
+    body(mine)
+    f.branch(f"claim{name}")
+    f.label(f"gone{name}")
+
+
+def _call(f: Function, step: Value, share: Index, shares: Index, image: Value) -> None:
+    function, arguments = f.load("ptr", step), f.load("ptr", step, 8)
+    share, shares = f.operand(share, "i64"), f.operand(shares, "i64")
+    f.raw(f"call void {function.name}(ptr {arguments.name}, i64 {share.name}, i64 {shares.name}, i64 {image.name})")
+
+
+def _share(f: Function, parameters: list[Value]) -> None:
+    """This thread's part of one step."""
+    pool, thread, threads, step, image = parameters
+    shares = f.load("i64", step, 16)
+    is_down = f.compare("ne", f.load("i64", step, 24), 0)
+
+    def of(i: Value, _: list[Value]) -> list[Value]:
+        whose = f.rem(f.add(thread, i), threads)
+        first, last = (f.div(f.mul(f.add(whose, n), shares), threads) for n in (0, 1))
+        counter = _claims(f, pool, threads, whose)
+
+        def one(mine: Value) -> None:
+            up, down = f.add(first, mine), f.sub(f.sub(last, 1), mine)
+            _call(f, step, f.select(is_down, down, up), shares, image)
+
+        _claimed(f, counter, f.sub(last, first), one)
+        return []
+
+    f.loop(0, threads, of)
+
+
 def _work(f: Function, parameters: list[Value]) -> None:
     """All phases, as thread number ``thread`` sees them."""
     pool, thread = parameters
     phases, count, threads = f.load("ptr", pool, PHASES), f.load("i64", pool, COUNT), f.load("i64", pool, THREADS)
 
-    def step(steps: Value, i: Value, thread: Value, threads: Value, image: Value) -> None:
-        at = f.at(steps, f.mul(i, 16))
-        function, arguments = f.load("ptr", at), f.load("ptr", at, 8)
-        f.raw(
-            f"call void {function.name}(ptr {arguments.name}, i64 {thread.name}, i64 {threads.name}, i64 {image.name})"
-        )
+    def meet() -> None:
+        f.raw(f"call void @pool_barrier(ptr {pool.name}, i64 {threads.name})")
+
+    def begin() -> None:
+        f.store(Value("0", "i64"), _claims(f, pool, threads, thread, ahead=1))
 
     def phase(p: Value, _: list[Value]) -> list[Value]:
         at = f.at(phases, f.mul(p, 8 * PHASE_WORDS))
         mode, steps, address, first, images = (
             f.load(t, at, 8 * i) for i, t in enumerate(("i64", "i64", "ptr", "i64", "i64"))
         )
-        is_apart = f.compare("eq", mode, APART)
-        last = f.add(first, images)
 
         def apart() -> None:
-            own = f.at(address, f.mul(f.mul(thread, steps), 16))
+            own = f.at(address, f.mul(f.mul(thread, steps), 8 * STEP_WORDS))
 
-            def image(n: Value, _: list[Value]) -> list[Value]:
+            def image(n: Value) -> None:
                 def one(i: Value, _: list[Value]) -> list[Value]:
-                    step(own, i, Value("0", "i64"), Value("1", "i64"), n)
+                    _call(f, f.at(own, f.mul(i, 8 * STEP_WORDS)), 0, 1, f.operand(f.add(first, n), "i64"))
                     return []
 
                 f.loop(0, steps, one)
-                return []
 
-            f.loop(f.add(first, thread), last, image, step=threads)
-            f.raw(f"call void @pool_barrier(ptr {pool.name}, i64 {threads.name})")
+            begin()
+            _claimed(f, _claims(f, pool, threads, 0), images, image)
+            meet()
 
         def together() -> None:
             def image(n: Value, _: list[Value]) -> list[Value]:
                 def one(i: Value, _: list[Value]) -> list[Value]:
-                    step(address, i, thread, threads, n)
-                    f.raw(f"call void @pool_barrier(ptr {pool.name}, i64 {threads.name})")
+                    begin()
+                    given = [pool, thread, threads, f.at(address, f.mul(i, 8 * STEP_WORDS)), n]
+                    f.raw(f"call void @pool_share({', '.join(f'{x.type} {x.name}' for x in given)})")
+                    meet()
                     return []
 
                 f.loop(0, steps, one)
                 return []
 
-            f.loop(first, last, image)
+            f.loop(first, f.add(first, images), image)
 
-        f.when(is_apart, apart)
+        f.when(f.compare("eq", mode, APART), apart)
         f.when(f.compare("ne", mode, APART), together)
         return []
 

@@ -44,7 +44,8 @@ SMALL: tuple[Row, ...] = (
     (5, 576, 96, True, True, 1),
     (5, 576, 96, True, True, 1),
 )
-STEM, LAST = 16, {LARGE: 1280, SMALL: 1024}
+STEM = 16
+LARGE_LAST, SMALL_LAST = 1280, 1024  # Channels between the two layers of the classifier.
 RULES = ("torchvision", "tf")
 
 
@@ -58,7 +59,9 @@ class MobileNetV3(nn.Module):
 
     input_shape = (3, 224, 224)
 
-    def __init__(self, rows: tuple[Row, ...], width: float, classes: int, rule: str, minimalistic: bool) -> None:
+    def __init__(
+        self, rows: tuple[Row, ...], last: int, width: float, classes: int, *, rule: str, minimalistic: bool = False
+    ) -> None:
         super().__init__()
         check_positive("MobileNetV3", classes=classes)
         if rule not in RULES:
@@ -74,7 +77,7 @@ class MobileNetV3(nn.Module):
         layers.append(ConvNorm(2, channels, 6 * channels, norm=_norm, activation=swish))
         self.features = nn.Sequential(*layers)
         self.avgpool = nn.AdaptiveAvgPool2d(1)
-        last = make_divisible(LAST[rows] * (width if rule == "torchvision" else max(1.0, width)))
+        last = make_divisible(last * (width if rule == "torchvision" else max(1.0, width)))
         self.classifier = nn.Sequential(
             nn.Linear(6 * channels, last), swish(), nn.Dropout(0.2), nn.Linear(last, classes)
         )
@@ -88,26 +91,26 @@ class MobileNetV3(nn.Module):
 
 def mobilenet_v3_large(width: float = 1.0, classes: int = 1000, *, rule: str = "torchvision") -> MobileNetV3:
     """MobileNetV3-Large with its channels times ``width``, by the ``rule`` "torchvision" or "tf"."""
-    return MobileNetV3(LARGE, width, classes, rule, minimalistic=False)
+    return MobileNetV3(LARGE, LARGE_LAST, width, classes, rule=rule)
 
 
 def mobilenet_v3_small(width: float = 1.0, classes: int = 1000, *, rule: str = "torchvision") -> MobileNetV3:
     """MobileNetV3-Small with its channels times ``width``, by the ``rule`` "torchvision" or "tf"."""
-    return MobileNetV3(SMALL, width, classes, rule, minimalistic=False)
+    return MobileNetV3(SMALL, SMALL_LAST, width, classes, rule=rule)
 
 
 def mobilenet_v3_large_minimalistic(
     width: float = 1.0, classes: int = 1000, *, rule: str = "torchvision"
 ) -> MobileNetV3:
     """MobileNetV3-Large with 3×3 kernels and ReLU only, without attention."""
-    return MobileNetV3(LARGE, width, classes, rule, minimalistic=True)
+    return MobileNetV3(LARGE, LARGE_LAST, width, classes, rule=rule, minimalistic=True)
 
 
 def mobilenet_v3_small_minimalistic(
     width: float = 1.0, classes: int = 1000, *, rule: str = "torchvision"
 ) -> MobileNetV3:
     """MobileNetV3-Small with 3×3 kernels and ReLU only, without attention."""
-    return MobileNetV3(SMALL, width, classes, rule, minimalistic=True)
+    return MobileNetV3(SMALL, SMALL_LAST, width, classes, rule=rule, minimalistic=True)
 
 
 def _block(row: Row, c_in: int, hidden: int, c_out: int, minimalistic: bool) -> InvertedResidual2d:

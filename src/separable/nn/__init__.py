@@ -9,7 +9,7 @@ from separable.nn.branches import (
     LargeKernelDepthwiseConv3d,
     fold_branches,
 )
-from separable.nn.causal import CausalConv1d, CausalSeparableConv1d, Stream
+from separable.nn.causal import CausalConv1d, CausalResidual, CausalSeparableConv1d, Stream
 from separable.nn.deformable import DeformableDepthwiseConv2d, DeformableSeparableConv2d, deformable_depthwise_conv2d
 from separable.nn.depthwise import (
     DepthwiseConv1d,
@@ -44,6 +44,7 @@ from separable.nn.mixed_kernels import MixConv1d, MixConv2d, MixConv3d
 from separable.nn.pointwise import PointwiseConv1d, PointwiseConv2d, PointwiseConv3d
 from separable.nn.same import SamePad1d, SamePad2d, SamePad3d
 from separable.nn.spatial import SpatiallySeparableConv2d, SpatiallySeparableConv3d
+from separable.nn.spectrogram import Cepstrum, LogMel
 from separable.nn.squeeze_excitation import (
     AttentionSeparableConv1d,
     AttentionSeparableConv2d,
@@ -53,6 +54,7 @@ from separable.nn.squeeze_excitation import (
     SqueezeExcitation3d,
 )
 from separable.nn.stochastic_depth import StochasticDepth
+from separable.nn.time_channel import TimeChannelConv1d, TimeChannelResidual1d, length_mask
 from separable.nn.volumes import ChannelSeparatedBottleneck3d, SpaceTimeSeparableConv3d
 from separable.nn.width import make_divisible
 from separable.nn.xception import (
@@ -79,7 +81,9 @@ __all__ = [
     "AttentionSeparableConv2d",
     "AttentionSeparableConv3d",
     "CausalConv1d",
+    "CausalResidual",
     "CausalSeparableConv1d",
+    "Cepstrum",
     "ChannelSeparatedBottleneck3d",
     "DeformableDepthwiseConv2d",
     "DeformableSeparableConv2d",
@@ -105,6 +109,7 @@ __all__ = [
     "LargeKernelDepthwiseConv1d",
     "LargeKernelDepthwiseConv2d",
     "LargeKernelDepthwiseConv3d",
+    "LogMel",
     "MBConv1d",
     "MBConv2d",
     "MBConv3d",
@@ -125,6 +130,8 @@ __all__ = [
     "SqueezeExcitation3d",
     "StochasticDepth",
     "Stream",
+    "TimeChannelConv1d",
+    "TimeChannelResidual1d",
     "XceptionBlock1d",
     "XceptionBlock2d",
     "XceptionBlock3d",
@@ -142,6 +149,7 @@ __all__ = [
     "fold_branches",
     "from_factors",
     "initialize_",
+    "length_mask",
     "make_divisible",
     "spec_of",
 ]

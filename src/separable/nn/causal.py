@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from typing import Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -51,16 +52,23 @@ class CausalConv1d(nn.Conv1d):
         ``past`` is what the piece before gave to keep, None at the beginning.
         """
         check_input("CausalConv1d", x, 1, self.in_channels)
-        if past is not None and (past.shape[0] != x.shape[0] or past.dtype != x.dtype):
-            given = f"a piece of batch {x.shape[0]} and dtype {x.dtype}"
-            raise SpecError("CausalConv1d", given=given, expected=f"{past.shape[0]} and {past.dtype}, as before")
-        known = F.pad(x, (self.memory, 0)) if past is None else torch.cat([past, x], dim=2)
+        known = F.pad(x, (self.memory, 0)) if past is None else joined("CausalConv1d", x, past)
         stride = self.stride[0]
         outputs = max(0, (known.shape[2] - self.memory - 1) // stride + 1)
         if outputs == 0:
             return x.new_empty((x.shape[0], self.out_channels, 0)), known
         y = super().forward(known[..., : (outputs - 1) * stride + self.memory + 1])
         return y, known[..., outputs * stride :]
+
+
+def joined(where: str, x: Tensor, past: Tensor | None) -> Tensor:
+    """Piece x behind what was kept of the pieces before it; ``SpecError`` where it is no continuation of them."""
+    if past is None:
+        return x
+    if past.shape[0] != x.shape[0] or past.dtype != x.dtype:
+        given = f"a piece of batch {x.shape[0]} and dtype {x.dtype}"
+        raise SpecError(where, given=given, expected=f"{past.shape[0]} and {past.dtype}, as before")
+    return torch.cat([past, x], dim=-1)
 
 
 class CausalSeparableConv1d(nn.Sequential):
@@ -96,29 +104,49 @@ def _behind(name: str, channels: int, norm: Norm | None, activation: Activation 
     return layers if activation is None else {**layers, f"{name}_activation": activation()}
 
 
+class CausalResidual(nn.Sequential):
+    """Causal layers over (n, c, w) whose output is added to their input; their convolutions have stride 1."""
+
+    def __init__(self, *layers: nn.Module) -> None:
+        super().__init__(*layers)
+        for name, layer in self.named_modules():
+            if isinstance(layer, nn.Conv1d) and layer.stride != (1,):
+                raise SpecError(f"CausalResidual: layer {name!r}", given=f"stride {layer.stride[0]}", expected="1")
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = x
+        for layer in self:
+            y = layer(y)
+        return x + y
+
+
+@runtime_checkable
+class Resumable(Protocol):
+    """A layer that takes a signal in pieces, given what it kept of the pieces before (None at the beginning)."""
+
+    def resume(self, x: Tensor, past: Tensor | None) -> tuple[Tensor, Tensor]:
+        """The outputs that piece x completes, and what to keep."""
+
+
 class Stream:
     """A causal model fed with a signal in pieces: the outputs, joined, are those of the whole signal at once.
 
-    ``stream(piece)`` takes (n, c, w) of any w and gives the outputs that it completes; the state is what each
-    convolution still needs of the past. ``reset`` begins a new signal. The model is made of ``nn.Sequential``,
-    ``CausalConv1d`` and layers that look at one moment only; ``ModelError`` at once for anything else, and for batch
-    norm in training mode, whose statistics would be those of a piece.
+    ``stream(piece)`` takes (n, c, w) of any w, or samples (n, w) where ``LogMel`` comes first, and gives the outputs
+    that it completes; the state is what each layer still needs of the past. ``reset`` begins a new signal. The model is
+    made of ``nn.Sequential``, ``CausalResidual``, ``CausalConv1d``, ``LogMel`` and layers that look at one moment only;
+    ``ModelError`` at once for anything else, and for batch norm in training mode, whose statistics would be those of a
+    piece.
     """
 
     def __init__(self, model: nn.Module) -> None:
-        self._layers = _in_order("", model)
+        _check("", model)
+        self._model = model
         self._past: dict[str, Tensor] = {}
 
     @torch.no_grad()
     def __call__(self, piece: Tensor) -> Tensor:
         past = dict(self._past)
-        for name, layer in self._layers:
-            if isinstance(layer, CausalConv1d):
-                piece, past[name] = layer.resume(piece, past.get(name))
-            elif piece.shape[-1]:
-                piece = layer(piece)
-            elif isinstance(layer, nn.Conv1d):  # PyTorch refuses to convolve nothing.
-                piece = piece.new_empty((piece.shape[0], layer.out_channels, 0))
+        piece = _advanced("", self._model, piece, past)
         self._past = past
         return piece
 
@@ -128,20 +156,38 @@ class Stream:
 
 
 MOMENTARY = (*ACTIVATIONS, nn.Hardsigmoid, nn.Identity, _BatchNorm, nn.Dropout, nn.Dropout1d)
+CHAINS = (nn.Sequential.forward, CausalResidual.forward)
 
 
-def _in_order(name: str, layer: nn.Module) -> list[tuple[str, nn.Module]]:
+def _advanced(name: str, layer: nn.Module, piece: Tensor, past: dict[str, Tensor]) -> Tensor:
+    """What the layer makes of the piece; ``past``, by name, is replaced by what to keep."""
     if isinstance(layer, nn.Sequential):
-        return [pair for child, part in layer.named_children() for pair in _in_order(f"{name}.{child}", part)]
+        y = piece
+        for child, part in layer.named_children():
+            y = _advanced(f"{name}.{child}", part, y, past)
+        return piece + y if isinstance(layer, CausalResidual) else y
+    if isinstance(layer, Resumable):
+        piece, past[name] = layer.resume(piece, past.get(name))
+    elif piece.shape[-1]:
+        piece = layer(piece)
+    elif isinstance(layer, nn.Conv1d):  # PyTorch refuses to convolve nothing.
+        piece = piece.new_empty((piece.shape[0], layer.out_channels, 0))
+    return piece
+
+
+def _check(name: str, layer: nn.Module) -> None:
+    if isinstance(layer, nn.Sequential) and type(layer).forward in CHAINS:
+        for child, part in layer.named_children():
+            _check(f"{name}.{child}", part)
+        return
     where = f"Stream: layer {name.lstrip('.')!r} ({type(layer).__name__})"
     is_momentary_conv = isinstance(layer, nn.Conv1d) and set(layer.kernel_size + layer.stride) == {1}
     if isinstance(layer, nn.Conv1d) and is_momentary_conv and layer.padding not in ((0,), "same", "valid"):
         is_momentary_conv = False
-    if not isinstance(layer, (CausalConv1d, *MOMENTARY)) and not is_momentary_conv:
+    if not isinstance(layer, (Resumable, *MOMENTARY)) and not is_momentary_conv:
         given = "a layer that may look into the future"
-        remedy = "Write convolutions as CausalConv1d, and everything in one nn.Sequential."
+        remedy = "Write convolutions as CausalConv1d, and everything in nn.Sequential and CausalResidual."
         raise ModelError(where, given=given, expected="a causal one", remedy=remedy)
     if layer.training and isinstance(layer, (_BatchNorm, nn.Dropout, nn.Dropout1d)):
         remedy = "Call model.eval() first."
         raise ModelError(where, given="training mode", expected="evaluation mode", remedy=remedy)
-    return [(name, layer)]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import itertools
+import math
+from collections.abc import Iterable, Sequence
 
 from torch import nn
 
@@ -14,9 +16,13 @@ from separable.graph.sites import Site, Sites
 from separable.graph.trace import conv_at
 from separable.plan.candidates import Candidate, chain_macs, propose
 from separable.plan.prices import Price, Prices, SitePrices, Totals
-from separable.plan.responses import Effort, data_responses, weight_responses
+from separable.plan.responses import Advance, Candidates, Effort, data_responses, weight_responses
 from separable.plan.stand_in import check_finite
 from separable.plan.timing import Stopwatch, Timer
+from separable.progress import Tell, told
+
+Times = list[list[float | None]]
+THOROUGH = Effort()
 
 WEIGHTS_ONLY = (
     "Errors are those of the weights alone, and every layer counts the same: without data nothing shows which errors "
@@ -32,8 +38,8 @@ def price(
     timer: Timer | None = None,
     data: Iterable[Example] | None = None,
     machine: Machine | None = None,
-    effort: Effort | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    effort: Effort = THOROUGH,
+    progress: Tell = False,
 ) -> Prices:
     """What every candidate of every site costs and what error it causes; the model is left as it was.
 
@@ -41,20 +47,26 @@ def price(
     one, when not given) and measured with ``timer``, called as ``timer(layer, input)`` for seconds: once for each
     different chain of convolutions, and once for the whole model on ``example``. With ``data``, batches that can be
     read several times, errors are those that fitting to the data leaves, and sensitivities are measured; without,
-    errors are those of the weights. ``progress`` is called with the steps done and all steps.
+    errors are those of the weights.
 
     ``ModelError`` for weights that are not finite.
     """
     check_finite(model)
     machine = machine or this_machine()
-    candidates = [(site, propose(site)) for site in sites.sites]
-    steps = _Steps(len(candidates) * (2 if timer else 1), progress)
-    with evaluating(model):
-        measured, rest_s = _measure(model, candidates, timer, example, steps)
+    candidates: Candidates = [(site, propose(site)) for site in sites.sites]
+    with told(progress, "pricing", len(candidates) * (2 if timer else 1)) as tell, evaluating(model):
+        done = itertools.count(1)
+
+        def advance() -> None:
+            tell(next(done))
+
+        measured, rest_s = _measure(model, candidates, timer, example, advance)
+        if timer and effort.only_faster:
+            candidates, measured = _worth_it(candidates, measured)
         if data is None:
-            responses, samples = weight_responses(model, candidates, steps.advance), 0
+            responses, samples = weight_responses(model, candidates, advance), 0
         else:
-            responses, samples = data_responses(model, candidates, data, effort or Effort(), steps.advance)
+            responses, samples = data_responses(model, candidates, data, effort, advance)
     priced = []
     for (site, options), times, response in zip(candidates, measured, responses, strict=True):
         prices = [
@@ -68,25 +80,38 @@ def price(
 
 def _measure(
     model: nn.Module,
-    candidates: Sequence[tuple[Site, Sequence[Candidate]]],
+    candidates: Candidates,
     timer: Timer | None,
     example: Example | None,
-    steps: _Steps,
-) -> tuple[list[list[float | None]], float | None]:
+    advance: Advance,
+) -> tuple[Times, float | None]:
     """Seconds of every candidate, and of everything that is no site: the whole model without the sites, or nothing."""
     if timer is None:
         return [[None] * len(options) for _, options in candidates], None
     if example is None:
         raise ModelError("price", given="a timer and no example", expected="the example to time the model on")
     watch = Stopwatch(timer, model)
-    measured: list[list[float | None]] = []
+    measured: Times = []
     sites_s = 0.0
     for site, options in candidates:
         times = [watch.candidate_s(conv_at(model, site.name), site, option) for option in options]
         sites_s += times[0]
         measured.append(list(times))
-        steps.advance()
+        advance()
     return measured, max(watch.model_s(model, example) - sites_s, 0.0)
+
+
+def _worth_it(candidates: Candidates, measured: Times) -> tuple[Candidates, Times]:
+    """Each site as it is, the candidates that were faster, and the fastest of them where none was."""
+    found: list[tuple[Site, Sequence[Candidate]]] = []
+    times: Times = []
+    for (site, options), seconds in zip(candidates, measured, strict=True):
+        known = [math.inf if each is None else each for each in seconds]
+        most = max(min(known[1:], default=0.0), math.nextafter(known[0], 0.0))
+        picked = [index for index, each in enumerate(known) if index == 0 or each <= most]
+        found.append((site, [options[index] for index in picked]))
+        times.append([seconds[index] for index in picked])
+    return found, times
 
 
 def _price(site: Site, candidate: Candidate, machine: Machine, measured_s: float | None, error: float) -> Price:
@@ -118,15 +143,3 @@ def _rest(sites: Sites, machine: Machine, measured_s: float | None) -> Totals:
         predicted_s=sum(predict(layer, machine).seconds for layer in layers if layer.calls),
         measured_s=measured_s,
     )
-
-
-class _Steps:
-    """Counts steps done, and tells."""
-
-    def __init__(self, total: int, progress: Callable[[int, int], None] | None) -> None:
-        self.done, self.total, self.progress = 0, total, progress
-
-    def advance(self) -> None:
-        self.done += 1
-        if self.progress is not None:
-            self.progress(self.done, self.total)

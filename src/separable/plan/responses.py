@@ -28,13 +28,17 @@ Advance = Callable[[], None]
 
 @dataclass(frozen=True, kw_only=True)
 class Effort:
-    """How much work the errors on data may be.
+    """How much work the errors may be.
 
-    About ``samples`` inputs (whole batches) are used for the errors, ``outside`` of them to see what arrives in the
-    output. ``sweeps`` of alternating least squares are done for each candidate. The second moments of as many sites as
-    fit into ``moment_bytes`` are gathered in one pass over the data.
+    ``only_faster``, for a plan under a limit on latency, leaves out candidates that did not measure faster than the
+    layer as it is, but for the fastest of them where none did.
+
+    On data, about ``samples`` inputs (whole batches) are used for the errors, and ``outside`` of them for what arrives
+    in the output. ``sweeps`` of alternating least squares are done for each candidate. The second moments of as many
+    sites as fit into ``moment_bytes`` are gathered in one pass over the data.
     """
 
+    only_faster: bool = False
     samples: int = 256
     outside: int = 64
     sweeps: int = 1

@@ -1,5 +1,6 @@
-"""What was done to a network, as one page to look at. In: plain facts. Out: one HTML file that needs no network."""
+"""Pages to look at. In: plain facts, or one convolution. Out: one HTML file that needs no network."""
 
+from separable.report.explain import Explanation, Setting, explain, write_explainer
 from separable.report.facts import (
     Distillation,
     Facts,
@@ -16,6 +17,7 @@ from separable.report.page import render, write_page
 
 __all__ = [
     "Distillation",
+    "Explanation",
     "Facts",
     "Latency",
     "Layer",
@@ -23,8 +25,11 @@ __all__ = [
     "Metric",
     "Network",
     "Option",
+    "Setting",
     "Skipped",
     "Speedups",
+    "explain",
     "render",
+    "write_explainer",
     "write_page",
 ]

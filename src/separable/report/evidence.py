@@ -13,7 +13,7 @@ from separable.graph.compare import Agreement
 from separable.graph.sites import Sites
 from separable.plan.plan import Choice, Plan
 from separable.plan.prices import Price, Prices
-from separable.report.facts import Distillation, Facts, Latency, Layer, Metric, Network, Option, Skipped
+from separable.report.facts import Distillation, Elsewhere, Facts, Latency, Layer, Metric, Network, Option, Skipped
 from separable.report.facts import Machine as MachineFacts
 from separable.tune.calibrate import Calibrated
 from separable.tune.distill import Distilled
@@ -25,7 +25,8 @@ BEFORE, AFTER = "original", "rewritten"
 class Evidence:
     """All that one run of the pipeline found out; ``timings`` compares ``"original"`` and ``"rewritten"``.
 
-    ``prices``, ``calibrated``, ``distilled`` and ``agreement`` are None for a stage that did not run.
+    ``elsewhere`` does so on other engines. ``prices``, ``calibrated``, ``distilled`` and ``agreement`` are None for a
+    stage that did not run.
     """
 
     model: str
@@ -36,6 +37,7 @@ class Evidence:
     plan: Plan
     after: ModelCost
     timings: Comparison
+    elsewhere: Mapping[str, Comparison]
     machine: Machine
     prices: Prices | None = None
     calibrated: Calibrated | None = None
@@ -59,6 +61,15 @@ class Evidence:
             engine=self.engine,
             before=self._network(self.sites.cost, self.timings.timings[BEFORE]),
             after=self._network(self.after, timing),
+            elsewhere=tuple(
+                Elsewhere(
+                    engine=name,
+                    before=_latency(found.timings[BEFORE]),
+                    after=_latency(found.timings[AFTER]),
+                    verdict=found.verdict(AFTER, BEFORE),
+                )
+                for name, found in self.elsewhere.items()
+            ),
             machine=_machine(self.machine),
             layers=tuple(self._layer(choice) for choice in self.plan.choices),
             skipped=tuple(Skipped(name=entry.name, reason=entry.reason) for entry in self.sites.skipped),
@@ -79,14 +90,13 @@ class Evidence:
         )
 
     def _network(self, cost: ModelCost, timing: Timing) -> Network:
-        latency = Latency(median_s=timing.median_s, spread_s=timing.spread_s, samples_s=timing.samples)
         total = cost.total
         return Network(
             macs=total.macs,
             parameters=total.parameters,
             weight_bytes=total.weight_bytes,
             predicted_s=predict_model(cost, self.machine).seconds,
-            measured=latency,
+            measured=_latency(timing),
         )
 
     def _layer(self, choice: Choice) -> Layer:
@@ -105,6 +115,10 @@ class Evidence:
             fit_error_before=fit.error_before if fit else None,
             fit_error_after=fit.error_after if fit else None,
         )
+
+
+def _latency(timing: Timing) -> Latency:
+    return Latency(median_s=timing.median_s, spread_s=timing.spread_s, samples_s=timing.samples)
 
 
 def _option(price: Price) -> Option:

@@ -70,6 +70,21 @@ class Network(_Fact):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Elsewhere(_Fact):
+    """Measured time of the two networks on another engine than the one that was planned for."""
+
+    engine: str
+    before: Latency
+    after: Latency
+    verdict: str
+
+    @property
+    def speedup(self) -> float | None:
+        """Before divided by after."""
+        return _quotient(self.before.median_s, self.after.median_s)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Metric(_Fact):
     """A measured quality such as accuracy; ``is_share`` says that 0.978 means 97.8 %."""
 
@@ -192,6 +207,7 @@ class Facts(_Fact):
     before: Network
     after: Network
     machine: Machine
+    elsewhere: tuple[Elsewhere, ...] = ()
     layers: tuple[Layer, ...] = ()
     skipped: tuple[Skipped, ...] = ()
     unknown: tuple[str, ...] = ()

@@ -6,8 +6,10 @@ import base64
 import hashlib
 import json
 import os
+from collections.abc import Mapping
 from importlib.resources import files
 from string import Template
+from typing import Any
 
 from separable.files import written_whole
 from separable.report.facts import Facts
@@ -26,20 +28,21 @@ def write_page(facts: Facts, path: str | os.PathLike[str]) -> None:
 
 def render(facts: Facts) -> str:
     """The page as text."""
-    script = _source("page.js")
-    return Template(_source("page.html")).substitute(
-        title=element("title", f"{facts.model} · separable"),
-        style=_source("page.css"),
+    title = element("title", f"{facts.model} · separable")
+    return assemble("page", facts.to_json(), title=title, main=sections(facts))
+
+
+def assemble(name: str, data: Mapping[str, Any], *styles: str, **parts: str) -> str:
+    """``name``.html with the script ``name``.js, page.css and further ``styles``, the data as JSON, and other parts."""
+    script = _source(f"{name}.js")
+    return Template(_source(f"{name}.html")).substitute(
+        style="".join(map(_source, ("page.css", *styles))),
         script=script,
         # Only this script may run: whatever else found its way into the page stays dead.
         digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-        facts=_embedded(facts),
-        main=sections(facts),
+        data=json.dumps(data, allow_nan=False).translate(JSON_IN_HTML),
+        **parts,
     )
-
-
-def _embedded(facts: Facts) -> str:
-    return json.dumps(facts.to_json(), allow_nan=False).translate(JSON_IN_HTML)
 
 
 def _source(name: str) -> str:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from separable.cost.table import draw_table
-from separable.report.facts import Facts, Latency, Metric
+from separable.report.facts import Elsewhere, Facts, Latency, Metric
 from separable.report.numbers import amount, duration, plain, ratio, share
 
 
 def summary(facts: Facts) -> str:
     """The finished model against the original, every number named as counted, predicted or measured."""
     before, after, gain = facts.before, facts.after, facts.speedups
+    latency = f"latency, measured ({facts.engine})" if facts.elsewhere else "latency, measured"
     rows = [
         ["MACs, counted", amount(before.macs), amount(after.macs), f"{ratio(gain.counted)} fewer"],
         ["parameters, counted", *_counts(before.parameters, after.parameters)],
         ["latency, predicted", duration(before.predicted_s), duration(after.predicted_s), ratio(gain.predicted)],
-        ["latency, measured", _latency(before.measured), _latency(after.measured), _verdict(facts)],
+        [latency, _latency(before.measured), _latency(after.measured), _verdict(facts)],
+        *(_elsewhere(other) for other in facts.elsewhere),
         *(_metric(metric) for metric in facts.metrics),
     ]
     title = f"{facts.model} on {facts.input}, {facts.engine}, {facts.threads} threads, budget: {facts.budget}"
@@ -40,6 +42,11 @@ def _latency(latency: Latency | None) -> str:
 
 def _verdict(facts: Facts) -> str:
     return f"{ratio(facts.speedups.measured)} ({facts.verdict})" if facts.verdict else ratio(facts.speedups.measured)
+
+
+def _elsewhere(other: Elsewhere) -> list[str]:
+    before, after = _latency(other.before), _latency(other.after)
+    return [f"latency, measured ({other.engine})", before, after, f"{ratio(other.speedup)} ({other.verdict})"]
 
 
 def _metric(metric: Metric) -> list[str]:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from separable.report.charts import describe, dumbbell, kind_label, speedup_axis, speedup_scale
-from separable.report.facts import Facts, Layer, Metric, Option
+from separable.report.facts import Elsewhere, Facts, Layer, Metric, Option
 from separable.report.markup import Html, element, join
 from separable.report.numbers import ABSENT, amount, duration, plain, ratio, share
 
@@ -78,6 +78,7 @@ def glance(facts: Facts) -> Html:
         ),
         _compared("Time", "predicted", was.predicted_s, now.predicted_s, duration, "faster", "slower"),
         _compared("Latency", "measured", *medians(facts), duration, "faster", "slower", note=_latency_note(facts)),
+        *(_elsewhere(other) for other in facts.elsewhere),
         _after_only("Output error", facts.output_error, "share of the output's energy lost"),
         _after_only("Same top answer", facts.same_top1, "share of inputs"),
         *(_metric(metric) for metric in facts.metrics),
@@ -103,6 +104,11 @@ def _compared(
     word = "" if change is None else "the same" if change == 1 else less if change > 1 else more
     times = None if change == 1 else number(change, ratio(change if change is None or change > 1 else 1 / change))
     return _row(title, kind, (before, show), (after, show), join(times, " ", word), note)
+
+
+def _elsewhere(other: Elsewhere) -> Html | None:
+    times = (other.before.median_s, other.after.median_s)
+    return _compared(f"Latency, {other.engine}", "measured", *times, duration, "faster", "slower", note=other.verdict)
 
 
 def _after_only(title: str, value: Value, note: str) -> Html | None:

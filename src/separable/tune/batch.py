@@ -9,6 +9,7 @@ from typing import Any, Self
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
 
 from separable.errors import DataError
 from separable.spec import TensorSpec
@@ -20,12 +21,13 @@ LABELS = ("labels", "label", "targets", "target")
 class Batch:
     """Inputs for one forward, each (n, ...), and labels (n, ...) where there are some.
 
-    ``names`` are the model's keyword arguments, when the example was a dict.
+    ``names`` are the model's keyword arguments, when the example was a dict. For ``train`` labels may also be a list of
+    one entry a sample, or a tuple or dict of all that.
     """
 
     inputs: tuple[Tensor, ...]
     names: tuple[str, ...] | None = None
-    labels: Tensor | None = None
+    labels: Any = None
 
     @property
     def samples(self) -> int:
@@ -45,13 +47,23 @@ class Batch:
 
     def rows(self, index: slice | Tensor) -> Batch:
         """The samples that ``index`` picks."""
-        labels = None if self.labels is None else self.labels[index]
-        return Batch(inputs=tuple(tensor[index] for tensor in self.inputs), names=self.names, labels=labels)
+        inputs = tuple(tensor[index] for tensor in self.inputs)
+        return Batch(inputs=inputs, names=self.names, labels=_rows(self.labels, index))
 
     def to(self, device: torch.device) -> Batch:
         """The same samples on another device."""
-        labels = None if self.labels is None else self.labels.to(device)
+        labels = tree_map_only(Tensor, lambda tensor: tensor.to(device), self.labels)
         return Batch(inputs=tuple(tensor.to(device) for tensor in self.inputs), names=self.names, labels=labels)
+
+
+def _rows(labels: Any, index: slice | Tensor) -> Any:
+    if isinstance(labels, Mapping):
+        return {name: _rows(entry, index) for name, entry in labels.items()}
+    if isinstance(labels, tuple):
+        return tuple(_rows(entry, index) for entry in labels)
+    if isinstance(labels, list) and isinstance(index, Tensor):
+        return [labels[row] for row in index.tolist()]
+    return None if labels is None else labels[index]
 
 
 def join(batches: Sequence[Batch]) -> Batch:

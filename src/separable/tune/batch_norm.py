@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from itertools import chain
 
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from separable.graph.inference import evaluating
-from separable.tune.batches import Batches
+from separable.tune.batch import Batch
 
 
 def batch_norms(model: nn.Module) -> list[_BatchNorm]:
@@ -17,7 +18,7 @@ def batch_norms(model: nn.Module) -> list[_BatchNorm]:
     return [norm for norm in norms if norm.running_mean is not None and not isinstance(norm, nn.SyncBatchNorm)]
 
 
-def re_estimate_(model: nn.Module, batches: Batches) -> None:
+def re_estimate_(model: nn.Module, batches: Iterable[Batch]) -> None:
     """Set the running statistics to the plain average over the batches, all else (dropout too) as in evaluation.
 
     A last batch that is smaller than the others is left out: it would weigh as much as a full one. Of a single sample

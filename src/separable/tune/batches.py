@@ -12,7 +12,8 @@ from torch.utils.data import DataLoader
 
 from separable.errors import DataError
 from separable.tune.batch import Batch, Form, join
-from separable.tune.sources import Rows, Source, cut, empty, seeded, source_of
+from separable.tune.randomness import seeded
+from separable.tune.sources import Rows, Source, cut, empty, source_of
 
 BATCH_SIZE = 64
 
@@ -52,6 +53,19 @@ class Batches:
         drawn = torch.randperm(len(self.rows), generator=seeded("limit"))[:limit].sort().values.tolist()
         return replace(self, rows=[self.rows[index] for index in drawn])
 
+    def split(self, share: float, seed: int) -> tuple[Batches, Batches]:
+        """All but a share, and that share, drawn from ``seed``; at least one sample in each, or ``DataError``."""
+        if self.rows is None:
+            remedy = "Give data that has a length."
+            raise DataError("data", given="a stream", expected="samples that can be counted, to split", remedy=remedy)
+        count = round(share * len(self.rows))
+        if not 0 < count < len(self.rows):
+            given = f"a share of {share} of {len(self.rows)} samples"
+            raise DataError("data", given=given, expected="at least one sample in either part")
+        order = torch.randperm(len(self.rows), generator=seeded("split", seed)).tolist()
+        kept, taken = ([self.rows[index] for index in sorted(part)] for part in (order[count:], order[:count]))
+        return replace(self, rows=kept), replace(self, rows=taken)
+
     def in_memory(self) -> Batches:
         """The same batches, read once and kept."""
         kept = join(list(self))
@@ -66,7 +80,7 @@ class Batches:
         if self.rows is None:
             whole = itertools.islice(self._repeated(processes), start, None)
             return (batch.rows(slice(rank, None, processes)) for batch in whole)
-        size = _share(min(self.batch_size, len(self.rows)), processes)
+        size = whole_share(min(self.batch_size, len(self.rows)), processes)
         return self.source.read(rows[rank::processes] for rows in _shuffled(self.rows, size, seed, start))
 
     def __str__(self) -> str:
@@ -79,7 +93,7 @@ class Batches:
             for batch in self:
                 first = first or batch
                 if batch.samples == first.samples:
-                    yield batch.rows(slice(_share(batch.samples, processes)))
+                    yield batch.rows(slice(whole_share(batch.samples, processes)))
             if first is None:
                 raise empty(self.form)
 
@@ -138,7 +152,7 @@ def _shuffled(rows: Sequence[int], size: int, seed: int, start: int) -> Iterator
         yield [rows[index] for index in order[place : place + size].tolist()]
 
 
-def _share(samples: int, processes: int) -> int:
+def whole_share(samples: int, processes: int) -> int:
     """The largest batch of at most ``samples`` that the processes can divide among them."""
     if samples < processes:
         raise DataError("data", given=f"a batch of {samples}", expected=f"one sample for each of {processes} processes")

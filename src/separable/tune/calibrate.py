@@ -13,10 +13,10 @@ from separable.factor.fit import Moments, fit, response_error
 from separable.graph.compare import compare
 from separable.graph.inference import evaluating
 from separable.nn.factorized import FactorizedConv
+from separable.progress import Tell, told
 from separable.tune.batch_norm import batch_norms, re_estimate_
 from separable.tune.batches import Batches
 from separable.tune.listen import Heard, counterparts, heard, rewritten_layers
-from separable.tune.progress import Tell, told
 
 
 @dataclass(frozen=True, kw_only=True)

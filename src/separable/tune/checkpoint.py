@@ -1,15 +1,15 @@
-"""A distillation on disk. In: the state of a run. Out: a file that is whole or absent, and that state again."""
+"""A training on disk. In: the state of a run. Out: a file that is whole or absent, and that state again."""
 
 from __future__ import annotations
 
 import hashlib
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from separable.errors import FileError
 from separable.files import written_whole
@@ -45,10 +45,11 @@ def load_checkpoint(path: Path, run: str) -> dict[str, Any] | None:
 REMEDY = "Delete the file, or name another one."
 
 
-def fingerprint(tensors: Iterable[Tensor], *rest: object) -> str:
+def fingerprint(parts: Sequence[Tensor | nn.Module], *rest: object) -> str:
     """A name for a run: the same when all the tensors, and the ``repr`` of everything else, are the same."""
     digest = hashlib.sha256(repr(rest).encode())
-    for tensor in tensors:
-        digest.update(f"{tensor.dtype} {list(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
+    for part in parts:
+        for tensor in [part] if isinstance(part, Tensor) else [*part.parameters(), *part.buffers()]:
+            digest.update(f"{tensor.dtype} {list(tensor.shape)}".encode())
+            digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()

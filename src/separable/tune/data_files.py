@@ -27,17 +27,21 @@ def load_data(
     limit: int | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
+    has_classes: bool = False,
 ) -> Batches:
     """Read a .npy, .npz or .safetensors file of inputs (n, ...), or a folder of images (its subfolders too).
 
     Of several arrays in a file, the one that looks like the example is the input, and one called ``labels`` the labels.
     Images are scaled so that they just cover the example's height and width, cropped at the centre, turned into gray or
     RGB as the example's channels ask, divided by 255, and normalised with ``mean`` and ``std`` (one number a channel)
-    where given. Raises ``FileError`` for what cannot be read and ``DataError`` for what does not fit.
+    where given. With ``has_classes`` each image of a folder is labelled with the number of its sub-folder, as
+    ``class_names`` lists them. Raises ``FileError`` for what cannot be read and ``DataError`` for what does not fit.
     """
     path = Path(path)
+    data: Any
     if path.is_dir():
-        data = ImageFolder(path, example, mean=mean, std=std)
+        images = ImageFolder(path, example, mean=mean, std=std)
+        data = ClassFolder(path, images) if has_classes else images
     elif mean is None and std is None:
         data = _arrays(path)
     else:
@@ -79,6 +83,30 @@ class ImageFolder(Dataset[Tensor]):
         fitted = ImageOps.fit(gray_or_colour, (self.width, self.height), Image.Resampling.BILINEAR)
         pixels = np.array(fitted).reshape(self.height, self.width, self.channels)
         return (torch.from_numpy(pixels).permute(2, 0, 1) / 255 - self.mean) / self.std
+
+
+class ClassFolder(Dataset[tuple[Tensor, int]]):
+    """The images of a folder, each with the number of the sub-folder that it lies in."""
+
+    def __init__(self, folder: Path, images: ImageFolder) -> None:
+        numbers = {name: number for number, name in enumerate(class_names(folder))}
+        self.images = images
+        self.labels = [numbers[path.relative_to(folder).parts[0]] for path in images.paths]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        return self.images[index], self.labels[index]
+
+
+def class_names(folder: Path) -> list[str]:
+    """The sub-folders that hold images, in the order of their names; ``DataError`` for an image outside of them."""
+    inside = [path.relative_to(folder).parts for path in folder.rglob("*") if path.suffix.lower() in IMAGES]
+    loose = sorted(parts[0] for parts in inside if len(parts) == 1)
+    if loose:
+        raise DataError(str(folder), given=f"{loose[0]}, in no class", expected="a sub-folder for each class")
+    return sorted({parts[0] for parts in inside})
 
 
 def _arrays(path: Path) -> Any:

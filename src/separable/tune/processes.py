@@ -18,7 +18,7 @@ Value = TypeVar("Value")
 
 @contextmanager
 def process_group() -> Iterator[None]:
-    """Inside the block, ``distill`` shares its work with the other processes that torchrun started, if it did.
+    """Inside it ``train``, ``distill`` and ``shrink`` share their work with the other processes of torchrun, if any.
 
     For scripts and the command line. With CUDA each process takes the GPU of its local rank as its current one; the
     models have to be moved there. A group that is there already is used and left as it is.
@@ -38,6 +38,11 @@ def process_group() -> Iterator[None]:
 def place() -> tuple[int, int]:
     """This process's rank, and how many there are; (0, 1) without a group."""
     return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+
+
+def is_first() -> bool:
+    """Whether this process is the one that measures, writes files and prints."""
+    return place()[0] == 0
 
 
 def average_(tensor: Tensor) -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -14,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler, RandomSamp
 
 from separable.errors import DataError
 from separable.tune.batch import Batch, Form, join
+from separable.tune.randomness import seeded
 
 ONE_SHOT_BYTES = 2 << 30  # of a generator, which can be read only once and must therefore be kept
 PLAIN_ORDERS = (RandomSampler, SequentialSampler, DistributedSampler)
@@ -130,12 +130,6 @@ def cut(batches: Iterator[Batch], limit: int | None) -> Iterator[Batch]:
             return
         yield batch.rows(slice(left))
         left = None if left is None else left - batch.samples
-
-
-def seeded(*parts: object) -> torch.Generator:
-    """A generator whose numbers depend on the parts, and on nothing else."""
-    digest = hashlib.blake2b(repr(parts).encode(), digest_size=8).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest) >> 1)
 
 
 def _of_loader(loader: DataLoader[Any], form: Form) -> Source:
