@@ -11,7 +11,7 @@ from PIL import Image
 from scipy import ndimage
 
 from separable.cli import main
-from separable.filters import files, verdict
+from separable.filters import apply, files, gabor, verdict
 
 RANDOM = np.random.default_rng(0)
 GRAY = RANDOM.integers(0, 256, (48, 64), dtype=np.uint8)
@@ -104,6 +104,15 @@ def test_what_cannot_be_seen_does_not_bleed_into_what_can() -> None:
     assert_within_one("out.png", np.dstack([found[..., :3], ndimage.gaussian_filter(picture[..., 3].astype(float), 3)]))
     assert run("clear.png edges.png --kernel sobel") == 0
     np.testing.assert_array_equal(np.asarray(Image.open("edges.png"))[..., 3], picture[..., 3])
+
+
+def test_a_complex_kernel_leaves_transparency_alone() -> None:
+    picture = np.dstack([COLOURS, GRAY])
+    Image.fromarray(picture).save("clear.png")
+    assert run("clear.png out.npy --kernel gabor --frequency 0.2") == 0
+    found = np.load("out.npy")
+    np.testing.assert_array_equal(found[..., 3], GRAY)
+    np.testing.assert_allclose(found[..., 1], apply(COLOURS[..., 1], gabor(0.2)), rtol=1e-5, atol=1e-3)
 
 
 def test_sixteen_bits_stay_sixteen_bits() -> None:

@@ -1,5 +1,4 @@
-"""A picture filtered as it is read. In: a picture, a recipe, a place for the result. Out: the place, filled tile by
-tile."""
+"""A picture filtered as it is read. In: a picture, a recipe, a place for the result. Out: the place, filled."""
 
 from __future__ import annotations
 
@@ -46,8 +45,10 @@ class Recipe:
         return not self.is_magnitude and bool(dense.min() < -SMALL * np.abs(dense).max())
 
     def run(self, pixels: NDArray[Any], axes: tuple[int, ...]) -> NDArray[Any]:
-        """The filtered pixels, in float32 or float64."""
-        work = np.float64 if pixels.dtype == np.float64 else np.float32
+        """The filtered pixels, in float32 or float64, or complex of the same width."""
+        work: type[np.inexact] = np.float64 if pixels.dtype == np.float64 else np.float32
+        if self.kernels[0].dtype.kind == "c":
+            work = np.complex128 if pixels.dtype == np.float64 else np.complex64
         correlate = apply_fft if self.is_fft else apply
         results = [
             np.asarray(correlate(pixels, kernel, self.border, axes=axes, flip=self.flip, dtype=work))
@@ -55,7 +56,7 @@ class Recipe:
         ]
         if not self.is_magnitude:
             return results[0]
-        return np.asarray(np.sqrt(sum(np.square(result) for result in results) / work(len(results))))
+        return np.asarray(np.sqrt(sum(np.square(result) for result in results) / results[0].dtype.type(len(results))))
 
 
 def filter_picture(
@@ -115,7 +116,7 @@ def _with_alpha(pixels: NDArray[Any], recipe: Recipe, axes: tuple[int, ...]) -> 
     colours, alpha = pixels[..., :-1], pixels[..., -1:]
     dense = recipe.kernels[0].dense()
     total = dense.sum()
-    if recipe.is_magnitude or abs(total) <= SMALL * np.abs(dense).sum():
+    if recipe.is_magnitude or dense.dtype.kind == "c" or abs(total) <= SMALL * np.abs(dense).sum():
         return np.concatenate([recipe.run(colours, axes), alpha], axis=-1)
     work = np.float64 if pixels.dtype == np.float64 else np.float32
     opaque = work(np.iinfo(pixels.dtype).max if pixels.dtype.kind in "iu" else 1)
