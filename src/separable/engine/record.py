@@ -116,6 +116,11 @@ class _Recorder(TorchDispatchMode):
         self.made: set[int] = set()  # storages of constants made by the forward itself
         self.shared: set[int] = set()  # storages that are written to under one name and known under another
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """No: saying so would import Dynamo, which takes two seconds."""
+        return False
+
     def run(self, module: nn.Module, inputs: Sequence[Any], held: Sequence[int]) -> Recording:
         given: list[Any] = []
         placeholders: list[fx.Node | None] = []
