@@ -63,9 +63,8 @@ class Call:
 class Lowered:
     """What a forward does: ``steps`` in order over an environment that begins with the inputs and the constants.
 
-    ``inputs`` has None for one that is no tensor, and part of the program. ``views`` are inputs in another shape: which,
-    and the shape. ``shapes`` are those of PyTorch, batch
-    first, for every value that enters or leaves a network.
+    ``inputs`` has None for one that is no tensor, and part of the program. ``views`` are inputs in another shape: which
+    input, and the shape. ``shapes`` are those of PyTorch, batch first, for every value that enters or leaves a network.
     """
 
     inputs: tuple[str | None, ...]
@@ -228,8 +227,9 @@ class _Lowering:
         name = _operation(node).rstrip("_")
         source = self._operand(node.args[0]) if node.args else None
         result = self.maps[node.name]
-        if name in RESHAPES and self._is_given(node.args[0]) and not node.meta["is_shared"]:
-            self.views[node.name] = (node.args[0].name, self.shapes[node.name])  # type: ignore[union-attr]
+        given = node.args[0] if node.args else None
+        if name in RESHAPES and isinstance(given, fx.Node) and self._is_given(given) and not node.meta["is_shared"]:
+            self.views[node.name] = (given.name, self.shapes[node.name])
             return True
         if _is_split(node) and all(user.target is operator.getitem for user in node.users):
             return isinstance(source, Map) and not source.is_flattened and _dim(node) == 1
@@ -251,9 +251,9 @@ class _Lowering:
         self.stage_of[node.name] = self.stage_of.get(volume_of(source.name), 0)
         return True
 
-    def _is_given(self, value: Any) -> bool:
+    def _is_given(self, node: fx.Node) -> bool:
         """Whether it is an input of the model, or one in another shape."""
-        return isinstance(value, fx.Node) and (value in self.recording.inputs or value.name in self.views)
+        return node in self.recording.inputs or node.name in self.views
 
     def _operand(self, value: Any) -> Any:
         """An argument as a map, a constant or a plain value."""
