@@ -160,7 +160,7 @@ def build(make: Callable[[], nn.Module]) -> nn.Module:
     torch.manual_seed(0)
     model = make().eval()
     for module in model.modules():
-        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
+        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d):
             nn.init.uniform_(module.weight, 0.5, 1.5)
             nn.init.normal_(module.bias, std=0.2)
             module.running_mean = torch.randn_like(module.bias) * 0.2

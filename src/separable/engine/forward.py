@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from separable.engine.lower import Call, Lowered, arguments_of, lower
 from separable.engine.native import NativeNetwork
 from separable.engine.network import Network
+from separable.engine.reading import slice_name, volume_of
 from separable.engine.record import record
 from separable.engine.schedule import Choose
 from separable.kernels.isa import Isa
@@ -27,7 +28,7 @@ class Forward:
     def __call__(self, inputs: Sequence[Any]) -> Any:
         """What the module returns for inputs like those that this was built for, ``held`` ones among them."""
         lowered = self.lowered
-        environment: dict[str, Any] = dict(lowered.constants)
+        environment = _Environment(lowered)
         environment.update({name: x for name, x in zip(lowered.inputs, inputs, strict=True) if name is not None})
         with torch.no_grad():
             for i, step in enumerate(lowered.steps):
@@ -73,6 +74,27 @@ def build(
         if isinstance(step, Network)
     }
     return Forward(lowered=lowered, natives=natives)
+
+
+class _Environment(dict[str, Any]):
+    """Values by name. An input is seen in another shape, a volume put together from the slices that a network wrote."""
+
+    def __init__(self, lowered: Lowered) -> None:
+        super().__init__(lowered.constants)
+        self._shapes, self._views = lowered.shapes, lowered.views
+
+    def __missing__(self, name: str) -> Tensor:
+        if name in self._views:
+            given, shape = self._views[name]
+            seen: Tensor = self[given].reshape(shape)
+            return seen
+        volume = volume_of(name)
+        if volume != name:
+            whole: Tensor = self[volume]
+            return whole.select(2, int(name.removeprefix(volume)[1:]))
+        stacked = torch.stack([dict.__getitem__(self, slice_name(name, d)) for d in range(self._shapes[name][2])], 2)
+        self[name] = stacked
+        return stacked
 
 
 def is_channels_last(x: Any) -> bool:

@@ -18,8 +18,18 @@ from torch.utils import _pytree as pytree
 from separable.engine.fuse import fuse
 from separable.engine.network import Convolve, Network, Node
 from separable.engine.operators import FIRST_OF_SEVERAL, read
-from separable.engine.reading import Foreign, Map, Request, UnsupportedError, map_shape
+from separable.engine.reading import (
+    Foreign,
+    Map,
+    Request,
+    UnsupportedError,
+    Volume,
+    map_shape,
+    slice_name,
+    volume_of,
+)
 from separable.engine.record import Recording
+from separable.engine.volumes import fold_chains, read_volume
 
 FREE = frozenset({"alias", "clone", "detach", "lift_fresh_copy", "_to_copy"})
 RESHAPES = frozenset({"view", "reshape", "_unsafe_view", "squeeze", "unsqueeze"})
@@ -53,8 +63,8 @@ class Call:
 class Lowered:
     """What a forward does: ``steps`` in order over an environment that begins with the inputs and the constants.
 
-    ``inputs`` has None for one that is no tensor, and part of the program. ``shapes`` are those of PyTorch, batch
-    first, for every value that enters or leaves a network.
+    ``inputs`` has None for one that is no tensor, and part of the program. ``views`` are inputs in another shape: which
+    input, and the shape. ``shapes`` are those of PyTorch, batch first, for every value that enters or leaves a network.
     """
 
     inputs: tuple[str | None, ...]
@@ -62,6 +72,7 @@ class Lowered:
     steps: tuple[Network | Call, ...]
     outputs: Any
     shapes: Mapping[str, tuple[int, ...]]
+    views: Mapping[str, tuple[str, tuple[int, ...]]]
 
     @property
     def calls(self) -> tuple[Call, ...]:
@@ -85,11 +96,12 @@ class _Lowering:
 
     recording: Recording
     lanes: int
-    stages: list[list[tuple[Node | None, Call]]] = field(default_factory=list)  # of calls at 0, 2, … natives at 1, 3, …
+    stages: list[list[tuple[list[Node], Call]]] = field(default_factory=list)  # of calls at 0, 2, … natives at 1, 3, …
     stage_of: dict[str, int] = field(default_factory=dict)
     floor: int = 0  # what follows a call with an effect does not come before it
-    maps: dict[str, Map | Foreign] = field(default_factory=dict)
+    maps: dict[str, Map | Volume | Foreign] = field(default_factory=dict)
     shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    views: dict[str, tuple[str, tuple[int, ...]]] = field(default_factory=dict)
     batch: int | None = None
 
     def run(self) -> Lowered:
@@ -104,7 +116,9 @@ class _Lowering:
         used = set().union(names(outputs), *(step.needs for step in steps if isinstance(step, Call)))
         constants = {name: value for name, value in self.known.items() if name in used}
         inputs = tuple(None if node is None else node.name for node in self.recording.inputs)
-        return Lowered(inputs=inputs, constants=constants, steps=steps, outputs=outputs, shapes=self.shapes)
+        return Lowered(
+            inputs=inputs, constants=constants, steps=steps, outputs=outputs, shapes=self.shapes, views=self.views
+        )
 
     def _enter(self, node: fx.Node) -> None:
         """A value gets a shape, and can be read natively when it is float32 with the batch in front."""
@@ -119,6 +133,11 @@ class _Lowering:
             self.maps[node.name] = Foreign(reason="it reads memory that is changed in place under another name")
         elif value.dtype != torch.float32:
             self.maps[node.name] = Foreign(reason=f"it reads {value.dtype}")
+        elif len(shape) == 5 and shape[0] == self.batch:
+            n, c, depth, h, w = shape
+            names = [slice_name(node.name, d) for d in range(depth)]
+            self.shapes |= dict.fromkeys(names, (n, c, h, w))
+            self.maps[node.name] = Volume(slices=tuple(Map(name=name, shape=(c, h, w), rank=4) for name in names))
         elif len(shape) not in (2, 3, 4) or shape[0] != self.batch:
             self.maps[node.name] = Foreign(reason=f"it reads a tensor of {shape}, which is no batch of maps")
         else:
@@ -129,8 +148,8 @@ class _Lowering:
             return  # it is read where its first result is taken
         try:
             if not self._sees_through(node):
-                native = self._native(node)
-                self._append(native, self._as_call(node), native.inputs)
+                nodes = self._native(node)
+                self._append(nodes, self._as_call(node), {name for each in nodes for name in each.inputs})
         except UnsupportedError as unsupported:
             taken = node.args[0] if node.target is operator.getitem else None
             if isinstance(taken, fx.Node) and taken.name not in self.stage_of:
@@ -139,14 +158,14 @@ class _Lowering:
 
     def _append_call(self, node: fx.Node, reason: str) -> None:
         call = replace(self._as_call(node), reason=reason)
-        self._append(None, call, call.needs, has_effect=bool(node.meta.get("has_effect")))
+        self._append([], call, call.needs, has_effect=bool(node.meta.get("has_effect")))
 
-    def _append(self, native: Node | None, call: Call, needs: Iterable[str], *, has_effect: bool = False) -> None:
-        stage = max((self.stage_of.get(name, 0) for name in needs), default=0)
+    def _append(self, nodes: list[Node], call: Call, needs: Iterable[str], *, has_effect: bool = False) -> None:
+        stage = max((self.stage_of.get(volume_of(name), 0) for name in needs), default=0)
         stage = max(stage, self.floor, len(self.stages) - 1 if has_effect else 0)
-        stage += stage % 2 != (native is not None)
+        stage += stage % 2 != bool(nodes)
         self.stages += [[] for _ in range(stage + 1 - len(self.stages))]
-        self.stages[stage].append((native, call))
+        self.stages[stage].append((nodes, call))
         self.stage_of[call.name] = stage
         if has_effect:
             self.floor = stage
@@ -165,7 +184,7 @@ class _Lowering:
             reason="",
         )
 
-    def _native(self, node: fx.Node) -> Node:
+    def _native(self, node: fx.Node) -> list[Node]:
         result = self.maps[node.name]
         if isinstance(result, Foreign):
             raise UnsupportedError(result.reason.replace("reads", "gives"))
@@ -180,14 +199,20 @@ class _Lowering:
             arguments = {a.name: a.default_value for a in schema if a.has_default_value()}
             arguments |= {a.name: self._operand(v) for a, v in zip(schema, call.args, strict=False)}
             arguments |= {key: self._operand(value) for key, value in call.kwargs.items()}
-        reading = read(name.rstrip("_"), Request(arguments=arguments, shape=self.shapes[node.name], lanes=self.lanes))
-        return Node(
-            name=node.name,
-            inputs=reading.inputs,
-            operator=reading.operator,
-            shape=reading.shape,
-            activation=reading.activation,
-        )
+        name = name.rstrip("_")
+        request = Request(arguments=arguments, shape=self.shapes[node.name], lanes=self.lanes)
+        if any(isinstance(value, Volume) for value in pytree.tree_leaves(arguments)):
+            return read_volume(name, request, node.name)
+        reading = read(name, request)
+        return [
+            Node(
+                name=node.name,
+                inputs=reading.inputs,
+                operator=reading.operator,
+                shape=reading.shape,
+                activation=reading.activation,
+            )
+        ]
 
     def _chunk(self, node: fx.Node) -> dict[str, Any]:
         """The part that ``getitem`` takes of a split along the channels, as the arguments of a slice."""
@@ -202,8 +227,18 @@ class _Lowering:
         name = _operation(node).rstrip("_")
         source = self._operand(node.args[0]) if node.args else None
         result = self.maps[node.name]
+        given = node.args[0] if node.args else None
+        if name in RESHAPES and isinstance(given, fx.Node) and self._is_given(given) and not node.meta["is_shared"]:
+            self.views[node.name] = (given.name, self.shapes[node.name])
+            return True
         if _is_split(node) and all(user.target is operator.getitem for user in node.users):
             return isinstance(source, Map) and not source.is_flattened and _dim(node) == 1
+        if isinstance(source, Volume) and isinstance(result, Volume) and name in FREE:
+            self.maps[node.name] = source
+            self.stage_of[node.name] = self.stage_of.get(volume_of(source.slices[0].name), 0)
+            return True
+        if isinstance(source, Volume) and len(source.slices) == 1:
+            source = source.slices[0]
         if not isinstance(source, Map) or not isinstance(result, Map):
             return False
         is_same = name in RESHAPES | FREE and result.shape == source.shape
@@ -213,8 +248,12 @@ class _Lowering:
             self.maps[node.name] = replace(source, is_flattened=True)
         else:
             return False
-        self.stage_of[node.name] = self.stage_of.get(source.name, 0)
+        self.stage_of[node.name] = self.stage_of.get(volume_of(source.name), 0)
         return True
+
+    def _is_given(self, node: fx.Node) -> bool:
+        """Whether it is an input of the model, or one in another shape."""
+        return node in self.recording.inputs or node.name in self.views
 
     def _operand(self, value: Any) -> Any:
         """An argument as a map, a constant or a plain value."""
@@ -229,6 +268,8 @@ class _Lowering:
             if not isinstance(leaf, fx.Node):
                 return leaf
             seen = self.maps.get(leaf.name)
+            if isinstance(seen, Volume):
+                return Name(name=volume_of(seen.slices[0].name), shape=None)
             if isinstance(seen, Map) and seen.name != leaf.name:
                 return Name(name=seen.name, shape=self.shapes[leaf.name])
             return Name(name=leaf.name, shape=None)
@@ -240,9 +281,9 @@ class _Lowering:
         steps: list[Network | Call] = []
         needed = names(outputs)
         for stage in reversed(self.stages):
-            nodes = [node for node, _ in stage if node is not None]
+            nodes = [node for each, _ in stage for node in each]
             if any(isinstance(node.operator, Convolve) for node in nodes):
-                network = fuse(_network(nodes, needed, self.shapes))
+                network = fuse(fold_chains(_network(nodes, needed, self.shapes)))
                 needed |= set(network.inputs)
                 steps.append(network)
             else:
@@ -264,7 +305,8 @@ class _OnCopy:
 
 def _network(nodes: list[Node], needed: set[str], shapes: Mapping[str, tuple[int, ...]]) -> Network:
     """The nodes that somebody needs, and what they read from outside."""
-    outputs = tuple(node.name for node in nodes if node.name in needed)
+    parts = {name for name in shapes if volume_of(name) in needed}
+    outputs = tuple(node.name for node in nodes if node.name in needed | parts)
     live = set(outputs)
     kept: list[Node] = []
     for node in reversed(nodes):

@@ -79,8 +79,14 @@ class NativeNetwork:
     def _remember(self) -> None:
         """Constants behind each other, and as many sets of maps as there are threads that work apart."""
         self.copies = self.threads if self.batch >= self.threads else 1
-        arrays = [array for step in self.schedule.steps for array in step.constants.values()]
-        self._constants = _memory(sum(_rounded(array.nbytes) for array in arrays))
+        arrays = {id(array): array for step in self.schedule.steps for array in step.constants.values()}
+        self._constants = _memory(sum(_rounded(array.nbytes) for array in arrays.values()))
+        self._places: dict[int, int] = {}
+        used = 0
+        for key, array in arrays.items():
+            self._constants[used : used + array.nbytes] = np.ascontiguousarray(array).view(np.uint8).ravel()
+            self._places[key] = self._constants.ctypes.data + used
+            used += _rounded(array.nbytes)
         self._maps = _memory(self.copies * _rounded(self.schedule.bytes))
         for copy in range(self.copies):
             for slot in self.schedule.slots.values():
@@ -95,14 +101,12 @@ class NativeNetwork:
         self._steps = np.zeros((self.copies, len(steps), STEP_WORDS), np.uint64)
         reads: dict[str, list[tuple[int, int, int]]] = {}
         writes: dict[str, list[tuple[int, int, int]]] = {}
-        used, is_down = 0, False
+        is_down = False
         for s, step in enumerate(steps):
             # Rows that were written last are still near: each layer begins with those that the one before ended with.
             is_down = is_by_rows(step.kernel) and not is_down
             for position, array in step.constants.items():
-                self._constants[used : used + array.nbytes] = np.ascontiguousarray(array).view(np.uint8).ravel()
-                self._arguments[:, s, position] = self._constants.ctypes.data + used
-                used += _rounded(array.nbytes)
+                self._arguments[:, s, position] = self._places[id(array)]
             for copy in range(self.copies):
                 maps = self._maps.ctypes.data + copy * _rounded(self.schedule.bytes)
                 entry, given = self._entries[name_of(step.kernel)], self._arguments[copy, s].ctypes.data

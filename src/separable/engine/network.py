@@ -58,7 +58,7 @@ class Mean:
 
 @dataclass(frozen=True, kw_only=True)
 class Combine:
-    """``operation`` of two maps: ``"add"``, ``"subtract"``, ``"multiply"``; one may have one pixel."""
+    """``operation`` of two maps: ``"add"``, ``"subtract"``, ``"multiply"``, ``"maximum"``; one may have one pixel."""
 
     operation: str
 

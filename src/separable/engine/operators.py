@@ -32,7 +32,13 @@ from separable.spec import ConvSpec
 
 # Calls with several results of which networks that infer use the first
 FIRST_OF_SEVERAL = frozenset(
-    {"native_batch_norm", "_native_batch_norm_legit_no_training", "cudnn_batch_norm", "max_pool2d_with_indices"}
+    {
+        "native_batch_norm",
+        "_native_batch_norm_legit_no_training",
+        "cudnn_batch_norm",
+        "max_pool2d_with_indices",
+        "max_pool3d_with_indices",
+    }
 )
 
 

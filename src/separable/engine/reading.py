@@ -29,6 +29,13 @@ class Map:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Volume:
+    """A value with a depth: a map for each slice."""
+
+    slices: tuple[Map, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Foreign:
     """A value that no native operator can read, and why."""
 
@@ -46,6 +53,8 @@ class Request:
     def map(self, name: str) -> Map:
         """The argument as a map that is not flattened."""
         value = self.arguments[name]
+        if isinstance(value, Volume):
+            raise UnsupportedError("it reads a volume")
         if not isinstance(value, Map):
             raise UnsupportedError(
                 value.reason if isinstance(value, Foreign) else f"{name} is not computed by the network"
@@ -80,3 +89,13 @@ def map_shape(shape: Sequence[int]) -> Shape:
         raise UnsupportedError(f"it has {len(shape)} axes")
     c, *size = shape[1:]
     return (c, *([1] * (2 - len(size)) + list(size)))  # type: ignore[return-value]
+
+
+def slice_name(volume: str, depth: int) -> str:
+    """What one slice of a volume is called."""
+    return f"{volume}@{depth}"
+
+
+def volume_of(name: str) -> str:
+    """The volume that a slice belongs to; any other name as it is."""
+    return name.partition("@")[0]

@@ -16,9 +16,8 @@ from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from separable.engine.blank import WHERE, Blank, shape_of_call
 from separable.errors import ModelError
-
-WHERE = "separable.compile"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -72,31 +71,6 @@ def _recorded(module: nn.Module, inputs: Sequence[Any], held: Sequence[int]) -> 
         return _Recorder(names, folds=False).run(module, inputs, held)
 
 
-class Blank(Tensor):
-    """A tensor of the CPU without data: ``shape`` computes the shapes, on PyTorch's meta device.
-
-    PyTorch has such a class, whose import costs two seconds.
-    """
-
-    meta: Tensor
-
-    @staticmethod
-    def __new__(cls, meta: Tensor) -> Blank:
-        """Of the same shape, strides and dtype."""
-        blank: Blank = Tensor._make_wrapper_subclass(
-            cls, meta.size(), strides=meta.stride(), storage_offset=meta.storage_offset(), dtype=meta.dtype
-        )
-        blank.meta = meta
-        return blank
-
-    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
-
-    @classmethod
-    def __torch_dispatch__(cls, func: Any, *_: Any) -> Any:
-        """Nothing computes on it after the recording."""
-        raise ModelError(WHERE, given=f"{func} on a tensor without data", expected="a forward without effects")
-
-
 class _RefilledError(Exception):
     """A tensor that was taken for a constant is written to later."""
 
@@ -115,6 +89,11 @@ class _Recorder(TorchDispatchMode):
         self.owners: dict[int, set[int]] = {}  # the tensors that share a storage
         self.made: set[int] = set()  # storages of constants made by the forward itself
         self.shared: set[int] = set()  # storages that are written to under one name and known under another
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """No: saying so would import Dynamo, which takes two seconds."""
+        return False
 
     def run(self, module: nn.Module, inputs: Sequence[Any], held: Sequence[int]) -> Recording:
         given: list[Any] = []
@@ -155,7 +134,7 @@ class _Recorder(TorchDispatchMode):
         args, kwargs = pytree.tree_map(lambda x: self._blank(x).meta if isinstance(x, Tensor) else x, (args, kwargs))
         if any(a.name == "device" for a in func._schema.arguments):
             kwargs = {**kwargs, "device": torch.device("meta")}
-        result = func(*args, **kwargs)
+        result = shape_of_call(func, args, kwargs)
         return pytree.tree_map(
             lambda x: (blanks[id(x)] if id(x) in blanks else Blank(x)) if isinstance(x, Tensor) else x,
             result,

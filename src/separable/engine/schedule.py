@@ -30,7 +30,7 @@ from separable.engine.network import (
 from separable.errors import ModelError
 from separable.kernels import convolution
 from separable.kernels.catalogue import Kernel
-from separable.kernels.convolution import Convolution
+from separable.kernels.convolution import Convolution, Floats
 from separable.kernels.depthwise import Depthwise
 from separable.kernels.elementwise import Elementwise, spread
 from separable.kernels.isa import Isa
@@ -98,6 +98,9 @@ class _Scheduler:
     fills: dict[str, float] = field(default_factory=dict)
     lasting: set[str] = field(default_factory=set)  # maps whose margin is written once, like a border
     steps: list[Step] = field(default_factory=list)
+    packed: dict[tuple[int, Kernel], tuple[Floats, Floats]] = field(
+        default_factory=dict
+    )  # slices of a volume share them
 
     def run(self) -> Schedule:
         self.readers = self.network.readers()
@@ -223,10 +226,11 @@ class _Scheduler:
         kernel = self.choose(options(operator.spec, maps, node.activation, self.isa, self.threads))
         if not isinstance(kernel, Convolution | Depthwise):
             raise TypeError(f"a convolution cannot run as {kernel}")
-        constants: dict[int, NDArray[np.generic]] = {
-            convolution.WEIGHTS: kernel.pack(operator.weight, self.isa),
-            convolution.BIAS: kernel.pack_bias(operator.bias, self.isa),
-        }
+        key = (id(operator), kernel)
+        if key not in self.packed:
+            self.packed[key] = (kernel.pack(operator.weight, self.isa), kernel.pack_bias(operator.bias, self.isa))
+        weights, bias = self.packed[key]
+        constants: dict[int, NDArray[np.generic]] = {convolution.WEIGHTS: weights, convolution.BIAS: bias}
         if isinstance(kernel, Convolution) and not kernel.is_rowwise:
             tables = (convolution.SOURCE_TABLE, convolution.TARGET_TABLE, convolution.RESIDUAL_TABLE)
             constants |= dict(zip(tables, kernel.offsets(), strict=True))

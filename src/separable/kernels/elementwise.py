@@ -14,7 +14,7 @@ from separable.kernels.ir import Function, Module, Value, vector
 from separable.kernels.isa import Isa
 from separable.kernels.layout import ITEM, Layout
 
-OPCODES = {"add": "fadd", "subtract": "fsub", "multiply": "fmul", "keep": ""}
+OPCODES = {"add": "fadd", "subtract": "fsub", "multiply": "fmul", "maximum": "", "keep": ""}
 SOURCE, TARGET, OTHER = 0, 3, 4
 UNROLL = 4
 
@@ -89,7 +89,8 @@ def _write(f: Function, parameters: list[Value], kernel: Elementwise, isa: Isa) 
 def _one(f: Function, kernel: Elementwise, isa: Isa, rows: list[Value], offsets: list[Value | int]) -> None:
     x = f.load(vector(isa.lanes), rows[0], offsets[0])
     if kernel.other is not None:
-        x = f.float(OPCODES[kernel.operation], x, f.load(vector(isa.lanes), rows[2], offsets[2]))
+        y = f.load(vector(isa.lanes), rows[2], offsets[2])
+        x = f.greater(x, y) if kernel.operation == "maximum" else f.float(OPCODES[kernel.operation], x, y)
     f.store(activate(f, kernel.activation, x), rows[1], offsets[1])
 
 
