@@ -110,7 +110,7 @@ class NativeNetwork:
             for copy in range(self.copies):
                 maps = self._maps.ctypes.data + copy * _rounded(self.schedule.bytes)
                 entry, given = self._entries[name_of(step.kernel)], self._arguments[copy, s].ctypes.data
-                self._steps[copy, s] = entry, given, shares(step.kernel, self.isa, self.threads), is_down
+                self._steps[copy, s] = entry, given, shares(step.kernel, self.threads), is_down
                 for position, where in step.maps.items():
                     if where.is_outside:
                         (reads if position == 0 else writes).setdefault(where.map, []).append((copy, s, position))

@@ -21,7 +21,7 @@ TILE_OVERHEAD = 14.0  # cycles to begin and end a tile
 STREAMED = 1.04  # more cycles where weights come from the second-level cache
 FIRST_LEVEL, CHUNK_BYTES = 32 * 1024, 24 * 1024  # the cache, and what of it weights may take
 BLOCK_BYTES = 128 * 1024  # of input that stays in the second-level cache while all channels are computed from it
-SHARES, SHARE_MACS = 8, 60_000  # of a step for each thread, and the least worth claiming: about a microsecond
+SHARES, SHARE_MACS = 8, 100_000  # of a step for each thread, and the least worth claiming: some two microseconds
 # Registers → (pixels, vectors) and the share of the peak that the inner loop reaches, measured on Zen 3 and Zen 4.
 SHAPES = {
     16: {
@@ -91,11 +91,12 @@ def cycles(kernel: Convolution, isa: Isa, threads: int) -> float:
     total = full * (_strip(tile.pixels, tile.vectors, depth, isa) * (STREAMED if is_streamed else 1.0) + addressing)
     if rest:
         total += _strip(tile.pixels, rest, depth, isa) + addressing
-    parts = shares(kernel, isa, threads)
-    return spec.groups * _pixel_tiles(kernel) * total * (-(-parts // threads) * threads / parts)
+    strips = (full + bool(rest)) * spec.groups
+    units = strips if tile.split == "channels" else _pixel_tiles(kernel)
+    return spec.groups * _pixel_tiles(kernel) * total * (-(-units // threads) * threads / units)
 
 
-def shares(kernel: Kernel, isa: Isa, threads: int) -> int:
+def shares(kernel: Kernel, threads: int) -> int:
     """Into how many parts a step is cut that threads claim; more than threads, so that a slow one does fewer."""
     if threads == 1:
         return 1
@@ -103,10 +104,9 @@ def shares(kernel: Kernel, isa: Isa, threads: int) -> int:
         case Convolution() if kernel.tile.split == "channels":
             units, macs = -(-kernel.per_group[1] // kernel.tile.vectors) * kernel.spec.groups, kernel.spec.macs
         case Convolution():
-            units, macs = _pixel_tiles(kernel), kernel.spec.macs
-            if kernel.spec.weights * ITEM > BLOCK_BYTES:  # each share reads all weights
-                blocks = -(-units // kernel.tile.block)
-                units = min(units, max(2, -(-blocks // threads)) * threads)
+            # Each share reads all weights: once for some tiles, and once a block where the cache does not hold them.
+            worth = kernel.tile.block if kernel.spec.weights * ITEM > BLOCK_BYTES else 8
+            units, macs = max(2 * threads, _pixel_tiles(kernel) // worth), kernel.spec.macs
         case Depthwise() if kernel.split == "channels":
             units, macs = kernel.source.panels * kernel.multiplier, kernel.spec.macs
         case Depthwise():
@@ -115,7 +115,7 @@ def shares(kernel: Kernel, isa: Isa, threads: int) -> int:
             units, macs = kernel.source.height, SHARE_MACS * kernel.source.height
         case _:
             return threads
-    return max(threads, min(units, SHARES * threads, macs * isa.lanes // 8 // SHARE_MACS))
+    return threads * max(1, min(SHARES, units // threads, macs // SHARE_MACS // threads))
 
 
 def is_by_rows(kernel: Kernel) -> bool:
