@@ -1,9 +1,10 @@
-"""Whole networks on the engine against other runtimes. In: networks, batches, threads. Out: JSON and a table.
+"""Networks and single layers on the engine against other runtimes. In: names, batches, threads. Out: JSON and a table.
 
 Each runtime is a process of its own; samples are taken in rounds, one of each runtime in turn, so that what disturbs
-the machine disturbs all alike. All samples are kept. Run from the repository:
+the machine disturbs all alike; the processor's peak is measured in the same rounds. All samples are kept. Run from
+the repository; a part that is run again replaces that part of the results:
 
-    python bench/engine.py --peers /path/to/python-with-the-peers --out bench/results/engine.json
+    python bench/engine.py --peers /path/to/python-with-the-peers
 """
 
 from __future__ import annotations
@@ -16,25 +17,50 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import llvmlite.binding as llvm
 import numpy as np
 import torch
+from runtimes import PEAK_MACS
+from torch import nn
 
 from separable import models
-from separable.cost import this_machine
+from separable.cost import count
 
-RUNTIMES = Path(__file__).with_name("runtimes.py")
-OURS = ("separable", "eager", "inductor")
-NETWORKS = {
-    "mobilenet_v1": lambda: models.mobilenet_v1(),
-    "mobilenet_v2": lambda: models.mobilenet_v2(),
-    "mobilenet_v2_half": lambda: models.mobilenet_v2(width=0.5),
-    "resnet50": lambda: models.resnet50(),
+SCRIPT = Path(__file__).with_name("runtimes.py")
+OURS = ("separable", "eager", "inductor", "peak")
+PEERS = ("xnnpack", "onnxruntime", "openvino", "ncnn")
+EXPORTS = Path(tempfile.gettempdir()) / "separable-bench"
+ROUND_S, LONG_S = 0.1, 2.0
+
+
+def layer(c_in: int, c_out: int, kernel: int, *, stride: int = 1, groups: int = 1) -> Callable[[], nn.Module]:
+    """A convolution and a ReLU6, as in MobileNetV2."""
+    options = {"stride": stride, "padding": kernel // 2, "groups": groups}
+    return lambda: nn.Sequential(nn.Conv2d(c_in, c_out, kernel, **options), nn.ReLU6())
+
+
+# Name → module, shape of one image.
+SUBJECTS: dict[str, tuple[Callable[[], nn.Module], tuple[int, int, int]]] = {
+    "mobilenet_v1": (lambda: models.mobilenet_v1(), (3, 224, 224)),
+    "mobilenet_v2": (lambda: models.mobilenet_v2(), (3, 224, 224)),
+    "mobilenet_v2_half": (lambda: models.mobilenet_v2(width=0.5), (3, 224, 224)),
+    "resnet50": (lambda: models.resnet50(), (3, 224, 224)),
+    "stem 3×3 3→32 at 224": (layer(3, 32, 3, stride=2), (3, 224, 224)),
+    "pointwise 24→144 at 56": (layer(24, 144, 1), (24, 56, 56)),
+    "pointwise 512→512 at 14": (layer(512, 512, 1), (512, 14, 14)),
+    "pointwise 960→160 at 7": (layer(960, 160, 1), (960, 7, 7)),
+    "depthwise 3×3 of 64 at 28": (layer(64, 64, 3, groups=64), (64, 28, 28)),
+    "depthwise 3×3 of 96 at 112, stride 2": (layer(96, 96, 3, groups=96, stride=2), (96, 112, 112)),
+    "depthwise 5×5 of 240 at 28": (layer(240, 240, 5, groups=240), (240, 28, 28)),
+    "dense 3×3 64→64 at 56": (layer(64, 64, 3), (64, 56, 56)),
+    "dense 3×3 512→512 at 7": (layer(512, 512, 3), (512, 7, 7)),
 }
-ROUND_S = 0.15
+NETWORKS = list(SUBJECTS)[:4]
 
 
 @dataclass
@@ -43,24 +69,17 @@ class Runtime:
 
     name: str
     process: subprocess.Popen[str]
-    samples: list[float] = field(default_factory=list)
-    error: float = float("nan")
-    first_s: float = float("nan")
     peak_bytes: int = 0
 
-    def load(self, which: int) -> bool:
-        """Prepares a network; False when the runtime cannot run it."""
-        answer = self._ask(f"load {which}")
-        if answer is not None:
-            self.error, self.first_s = answer
-        return answer is not None
+    def load(self, which: int) -> tuple[float, float] | None:
+        """Prepares a network: its relative difference from PyTorch and the seconds until the first output."""
+        return self._ask(f"load {which}")
 
-    def sample(self, which: int, count: int) -> float:
-        """Mean seconds of ``count`` forwards, kept among the samples."""
-        answer = self._ask(f"run {which} {count}")
+    def sample(self, which: int, times: int) -> float:
+        """Mean seconds of ``times`` forwards."""
+        answer = self._ask(f"run {which} {times}")
         if answer is None:
             raise SystemExit(f"{self.name} ended with exit code {self.process.wait()}")
-        self.samples.append(answer[0])
         self.peak_bytes = int(answer[1])
         return answer[0]
 
@@ -77,18 +96,21 @@ class Runtime:
         return None
 
 
-def start(name: str, paths: list[Path], threads: int, peers: str) -> Runtime:
+def start(name: str, paths: Iterable[Path], threads: int, peers: str) -> Runtime:
     """A process for the networks, bound to as many cores as it may use threads."""
     python = sys.executable if name in OURS else peers
     cores = ",".join(map(str, sorted(os.sched_getaffinity(0))[:threads]))
-    command = ["taskset", "-c", cores, python, str(RUNTIMES), name, str(threads), *map(str, paths)]
+    command = ["taskset", "-c", cores, python, str(SCRIPT), name, str(threads), *map(str, paths)]
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
     return Runtime(name=name, process=subprocess.Popen(command, text=True, env=environment, **pipes))
 
 
-def export(model: torch.nn.Module, shape: tuple[int, ...], path: Path) -> None:
-    """The network, an input and PyTorch's output beside it."""
+def export(model: nn.Module, shape: tuple[int, ...], path: Path) -> None:
+    """The network, an input and PyTorch's output beside it; what is there already is kept."""
+    if path.exists() and path.with_suffix(".npz").exists():
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
     x = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     model.eval()
     with torch.no_grad():
@@ -97,88 +119,114 @@ def export(model: torch.nn.Module, shape: tuple[int, ...], path: Path) -> None:
     np.savez(path.with_suffix(".npz"), x=x.numpy(), y=y.numpy())
 
 
-def race(path: Path, names: list[str], threads: int, peers: str, rounds: int) -> dict[str, dict[str, object]]:
-    """Samples of each runtime, taken in turns."""
-    runtimes = [r for r in (start(name, [path], threads, peers) for name in names) if r.load(0)]
-    counts = {r.name: max(1, int(ROUND_S / min(r.sample(0, 1) for _ in range(3)))) for r in runtimes}
-    for runtime in runtimes:
-        runtime.samples.clear()
+def prepare(paths: Iterable[Path], names: Iterable[str], peers: str) -> None:
+    """The forms that the peers read, written in a process of its own: a runtime then runs as users run it."""
+    chosen = [name for name in names if name in PEERS]
+    if chosen:
+        subprocess.run([peers, str(SCRIPT), "prepare", ",".join(chosen), *map(str, paths)], check=True)
+
+
+def race(runtimes: list[Runtime], which: int, rounds: int) -> dict[str, dict[str, Any]]:
+    """Samples of each runtime for one network, taken in turns."""
+    loaded = [(runtime, runtime.load(which)) for runtime in runtimes]
+    able = [(runtime, facts) for runtime, facts in loaded if facts is not None]
+    runtimes[:] = [runtime for runtime, _ in able]
+    once = {r.name: min(r.sample(which, 1) for _ in range(3)) for r in runtimes}
+    rounds = max(5, min(rounds, int(rounds * LONG_S / sum(max(ROUND_S, s) for s in once.values()))))
+    samples: dict[str, list[float]] = {name: [] for name in once}
     for _ in range(rounds):
         for runtime in runtimes:
-            runtime.sample(0, counts[runtime.name])
-    for runtime in runtimes:
-        runtime.process.terminate()
+            samples[runtime.name].append(runtime.sample(which, max(1, int(ROUND_S / once[runtime.name]))))
     return {
         r.name: {
-            "min_s": min(r.samples),
-            "median_s": statistics.median(r.samples),
-            "samples": r.samples,
-            "error": r.error,
-            "first_s": r.first_s,
+            "min_s": min(samples[r.name]),
+            "median_s": statistics.median(samples[r.name]),
+            "samples": samples[r.name],
+            "error": error,
+            "first_s": first,
             "peak_bytes": r.peak_bytes,
         }
-        for r in runtimes
+        for r, (error, first) in able
     }
 
 
-def show(title: str, result: dict[str, dict[str, object]], macs: int, peak: float) -> None:
-    print(title)
-    for name, facts in sorted(result.items(), key=lambda pair: pair[1]["min_s"]):  # type: ignore[arg-type, return-value]
-        share = 100 * macs / facts["min_s"] / peak  # type: ignore[operator]
-        print(
-            f"  {name:12s} min {facts['min_s'] * 1e3:8.2f} ms  median {facts['median_s'] * 1e3:8.2f} ms  "  # type: ignore[operator]
-            f"{share:4.0f} % of peak  error {facts['error']:.0e}  first {facts['first_s']:5.1f} s  "
-            f"{facts['peak_bytes'] / 2**20:5.0f} MiB"  # type: ignore[operator]
-        )
+def fastest_peer(runtimes: dict[str, dict[str, Any]], key: str = "median_s") -> tuple[str, float]:
+    """The best of all but the engine, and its seconds."""
+    return min(((n, f[key]) for n, f in runtimes.items() if n not in ("separable", "peak")), key=lambda pair: pair[1])
+
+
+def line(result: dict[str, Any]) -> str:
+    """One row of the table: medians in ms, the ratio to the fastest peer, the share of the peak."""
+    runtimes = result["runtimes"]
+    ours, peak = runtimes["separable"], runtimes["peak"]
+    ratios = [fastest_peer(runtimes, key)[1] / ours[key] for key in ("median_s", "min_s")]
+    shares = [100 * result["macs"] / ours[key] / (PEAK_MACS / peak[key]) for key in ("median_s", "min_s")]
+    times = [f"{1e3 * runtimes[n]['median_s']:.2f}" if n in runtimes else "" for n in COLUMNS]
+    return (
+        f"| {result['network']} | {result['batch']} | {result['threads']} | {' | '.join(times)} | "
+        f"{fastest_peer(runtimes)[0]} {ratios[0]:.2f} ({ratios[1]:.2f}) | {shares[0]:.0f} % ({shares[1]:.0f} %) |"
+    )
+
+
+COLUMNS = ("separable", *PEERS, "inductor", "eager")
+HEAD = (
+    "# The engine against other runtimes\n\nMedians in milliseconds; beside the fastest peer how many times faster "
+    "the engine is by medians (by minima), then its share of the multiply-add peak measured in the same rounds.\n\n"
+    f"| subject | batch | threads | {' | '.join(COLUMNS)} | fastest peer | share of peak |\n"
+    f"|{'---|' * (len(COLUMNS) + 5)}\n"
+)
+
+
+def keep(path: Path, result: dict[str, Any]) -> None:
+    """Puts one result among the others, in place of an older one of the same name, and writes the table beside."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    facts: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"results": []}
+    key = ("network", "batch", "threads")
+    others = [r for r in facts["results"] if [r[k] for k in key] != [result[k] for k in key]]
+    order = list(SUBJECTS)
+    results = sorted([*others, result], key=lambda r: (order.index(r["network"]), r["batch"], r["threads"]))
+    facts = {
+        "cpu": llvm.get_host_cpu_name(),
+        "cores": os.cpu_count(),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "results": results,
+    }
+    path.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+    path.with_suffix(".md").write_text(HEAD + "\n".join(map(line, results)) + "\n", encoding="utf-8")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--networks", nargs="+", default=list(NETWORKS), choices=NETWORKS)
-    parser.add_argument(
-        "--runtimes", nargs="+", default=["separable", "xnnpack", "onnxruntime", "openvino", "inductor", "eager"]
-    )
+    parser.add_argument("--subjects", nargs="+", default=NETWORKS, help="networks, or layers: all of them by 'layers'")
+    parser.add_argument("--runtimes", nargs="+", default=["separable", *PEERS, "eager"])
     parser.add_argument("--batches", nargs="+", type=int, default=[1, 16])
     parser.add_argument("--threads", nargs="+", type=int, default=[1, 2])
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--peers", default=sys.executable, help="a Python that has the peers installed")
+    parser.add_argument("--prepare", action="store_true", help="only write what the runtimes read")
     parser.add_argument("--out", type=Path, default=Path(__file__).with_name("results") / "engine.json")
     options = parser.parse_args()
-    machine = this_machine()
-    results = []
-    with tempfile.TemporaryDirectory() as folder:
-        for network in options.networks:
-            model = NETWORKS[network]()
-            for batch in options.batches:
-                path = Path(folder) / f"{network}-{batch}.pt2"
-                export(model, (batch, 3, 224, 224), path)
-                macs = batch * _macs(model)
-                for threads in options.threads:
-                    peak = machine.fma_per_s * threads / machine.threads
-                    result = race(path, options.runtimes, threads, options.peers, options.rounds)
-                    show(f"{network}, batch {batch}, {threads} threads", result, macs, peak)
-                    results.append(
-                        {"network": network, "batch": batch, "threads": threads, "macs": macs, "runtimes": result}
-                    )
-                    _write(options.out, results, machine.to_json())
+    names = [n for s in options.subjects for n in (list(SUBJECTS)[4:] if s == "layers" else [s])]
+    cases = [(name, batch) for name in names for batch in options.batches]
+    paths = [EXPORTS / f"{name.translate(PLAIN)}-{batch}.pt2" for name, batch in cases]
+    for (name, batch), path in zip(cases, paths, strict=True):
+        export(SUBJECTS[name][0](), (batch, *SUBJECTS[name][1]), path)
+    prepare(paths, options.runtimes, options.peers)
+    for threads in () if options.prepare else options.threads:
+        runtimes = [start(name, paths, threads, options.peers) for name in (*options.runtimes, "peak")]
+        for i, (name, batch) in enumerate(cases):
+            make, shape = SUBJECTS[name]
+            macs = batch * count(make(), torch.empty(1, *shape, device="meta")).total.macs
+            found = race(runtimes, i, options.rounds)
+            result = {"network": name, "batch": batch, "threads": threads, "macs": macs, "runtimes": found}
+            print(line(result), flush=True)
+            keep(options.out, result)
+        for runtime in runtimes:
+            runtime.process.terminate()
 
 
-def _macs(model: torch.nn.Module) -> int:
-    from separable.cost import count
-
-    return count(model, torch.empty(1, 3, 224, 224, device="meta")).total.macs
-
-
-def _write(path: Path, results: list[dict[str, object]], machine: object) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    facts = {
-        "machine": machine,
-        "cpu": llvm.get_host_cpu_name(),
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-    }
-    path.write_text(json.dumps({**facts, "results": results}, indent=1) + "\n", encoding="utf-8")
-
+PLAIN = str.maketrans({" ": "-", "×": "x", "→": "-", ",": None})
 
 if __name__ == "__main__":
     main()

@@ -2,13 +2,16 @@
 
 Protocol, a line each way: ``load 0`` prepares the first network and is answered with the relative difference from
 PyTorch's output and the seconds until the first one; ``run 0 20`` is answered with the mean seconds of 20 forwards and
-the most bytes that the process has held. Started by ``engine.py`` and ``realised.py``.
+the most bytes that the process has held. What a peer needs in a form of its own was written before, by ``prepare``.
+Started by ``engine.py`` and ``realised.py``.
 """
 
 from __future__ import annotations
 
 import os
 import resource
+import shutil
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -17,6 +20,7 @@ from pathlib import Path
 import numpy as np
 
 Forward = Callable[[], np.ndarray]
+PEAK_MACS = 230_400_000
 
 
 def separable_engine(path: Path, x: np.ndarray, threads: int) -> Forward:
@@ -64,6 +68,7 @@ def inductor(path: Path, x: np.ndarray, threads: int) -> Forward:
 
 
 def onnxruntime(path: Path, x: np.ndarray, threads: int) -> Forward:
+    """All optimisations and spinning threads are its defaults."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -101,12 +106,71 @@ def xnnpack(path: Path, x: np.ndarray, threads: int) -> Forward:
     return lambda: module.forward([tensor])[0].numpy()
 
 
+def ncnn(path: Path, x: np.ndarray, threads: int) -> Forward:
+    """One image at a time: it knows no batch."""
+    import ncnn as peer
+
+    net = peer.Net()
+    net.opt.num_threads = threads
+    net.opt.use_fp16_packed = net.opt.use_fp16_storage = net.opt.use_fp16_arithmetic = False
+    folder = _pnnx(path, x)
+    net.load_param(str(folder / "net.ncnn.param"))
+    net.load_model(str(folder / "net.ncnn.bin"))
+    images = [peer.Mat(image) for image in x]
+
+    def one(image: object) -> np.ndarray:
+        with net.create_extractor() as extractor:
+            extractor.input("in0", image)
+            return np.array(extractor.extract("out0")[1])
+
+    return lambda: np.stack([one(image) for image in images])
+
+
+def peak(_: Path, __: np.ndarray, threads: int) -> Forward:
+    """``PEAK_MACS`` multiply-adds in registers only."""
+    from separable.kernels.isa import host
+    from separable.kernels.peak import peak_loop
+
+    run, macs = peak_loop(host(), threads)
+
+    def many() -> np.ndarray:
+        for _ in range(PEAK_MACS // macs):
+            run()
+        return np.zeros(1)
+
+    return many
+
+
+def prepare(path: Path, names: list[str]) -> None:
+    """Writes the network in the forms that these runtimes read, where they are not written yet."""
+    x = np.load(path.with_suffix(".npz"))["x"]
+    if {"onnxruntime", "openvino"} & set(names):
+        _onnx(path, x)
+    if "xnnpack" in names:
+        _pte(path)
+    if "ncnn" in names:
+        _pnnx(path, x)
+
+
+def _pnnx(path: Path, x: np.ndarray) -> Path:
+    folder = path.with_suffix("")
+    if not (folder / "net.ncnn.bin").exists():
+        folder.mkdir(exist_ok=True)
+        shutil.copy(_onnx(path, x), folder / "net.onnx")
+        shape = ",".join(map(str, (1, *x.shape[1:])))
+        command = [str(Path(sys.executable).with_name("pnnx")), "net.onnx", f"inputshape=[{shape}]", "fp16=0"]
+        subprocess.run(command, cwd=folder, check=True, stdout=subprocess.DEVNULL)
+    return folder
+
+
 def _onnx(path: Path, x: np.ndarray) -> Path:
     target = path.with_suffix(".onnx")
     if not target.exists():
         import torch
 
-        torch.onnx.export(torch.export.load(path), (torch.from_numpy(x),), str(target), dynamo=True)
+        torch.onnx.export(
+            torch.export.load(path), (torch.from_numpy(x),), str(target), dynamo=True, external_data=False
+        )
     return target
 
 
@@ -127,12 +191,18 @@ RUNTIMES: dict[str, Callable[[Path, np.ndarray, int], Forward]] = {
     "xnnpack": xnnpack,
     "onnxruntime": onnxruntime,
     "openvino": openvino,
+    "ncnn": ncnn,
     "inductor": inductor,
     "eager": eager,
+    "peak": peak,
 }
 
 
 def main() -> None:
+    if sys.argv[1] == "prepare":
+        for path in sys.argv[3:]:
+            prepare(Path(path), sys.argv[2].split(","))
+        return
     name, threads, paths = sys.argv[1], int(sys.argv[2]), [Path(p) for p in sys.argv[3:]]
     forwards: dict[int, Forward] = {}
     for line in sys.stdin:
@@ -144,8 +214,9 @@ def main() -> None:
             forwards[which] = RUNTIMES[name](paths[which], arrays["x"], threads)
             got = forwards[which]()
             first = time.perf_counter() - begin
-            error = float(np.linalg.norm(got - arrays["y"]) / np.linalg.norm(arrays["y"]))
-            print("answer", error, first, flush=True)
+            expected = arrays["y"]
+            error = 0.0 if name == "peak" else float(np.linalg.norm(got.ravel() - expected.ravel()))
+            print("answer", error / float(np.linalg.norm(expected)), first, flush=True)
         else:
             forward, count = forwards[which], int(numbers[1])
             begin = time.perf_counter()

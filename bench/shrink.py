@@ -138,8 +138,8 @@ def digits() -> Network:
 
 def characters() -> Network:
     """The VGG-like network on drawn characters."""
-    images, labels = draw(2_000, seed=2)
-    pool, _ = draw(1_000, seed=3)
+    images, labels = draw(1_000, seed=2)
+    pool, _ = draw(600, seed=3)
     return Network(name="characters VGG", model=characters_vgg(), pool=pool, test_images=images, test_labels=labels)
 
 

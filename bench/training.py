@@ -1,10 +1,10 @@
 """What each ingredient of training is worth. In: seeds. Out: bench/results/training.json and .md.
 
-python bench/training.py        all of it, some ten minutes of one core
+python bench/training.py        some three minutes of one core
 
-A small separable network learns drawn characters with all ingredients, and with all but one, from several seeds. A seed
-gives the first weights and the order of the data, the same with and without an ingredient, so that runs are compared
-pair by pair. Accuracy is that on characters that were drawn anew.
+A small separable network learns scikit-learn's digits with all ingredients, and with all but one, from several seeds. A
+seed gives the first weights and the order of the data, the same with and without an ingredient, so that runs are
+compared pair by pair. Accuracy is that on the digits that it did not learn from.
 """
 
 from __future__ import annotations
@@ -20,8 +20,7 @@ from typing import Any
 from unittest import mock
 
 import torch
-import torch.nn.functional as F
-from characters import CLASSES, draw
+from sklearn.datasets import load_digits
 from torch import Tensor, nn
 from train import accuracy
 
@@ -33,8 +32,8 @@ from separable.tune import TrainOptions, read_batches, train
 
 RESULTS = Path(__file__).parent / "results"
 ALL = "all of them"
-TRAIN, TEST, BATCH = 1500, 1500, 50
-RECIPE = TrainOptions(epochs=8, learning_rate=3e-3, label_smoothing=0.1, average_decay=0.99)
+TRAIN, BATCH = 500, 25
+RECIPE = TrainOptions(epochs=6, learning_rate=1e-2, label_smoothing=0.1, average_decay=0.95)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,24 +63,26 @@ CASES = {
     "label smoothing": Case(options=replace(RECIPE, label_smoothing=0.0)),
     "average of the weights": Case(options=replace(RECIPE, average_decay=0.0)),
     "statistics taken anew": Case(options=replace(RECIPE, re_estimate=False)),
-    "average and statistics": Case(options=replace(RECIPE, average_decay=0.0, re_estimate=False)),
-    "clipping": Case(options=replace(RECIPE, clip=float("inf"))),
     "float32 (bfloat16 instead)": Case(options=replace(RECIPE, precision="bfloat16")),
 }
 
 
 def network() -> nn.Module:
-    """A stem, five inverted residuals and a classifier, for images of 16×16; weights as PyTorch draws them."""
-    blocks: list[nn.Module] = [ConvNorm(2, 1, 16, 3, stride=2, activation=nn.ReLU6)]
-    for c_in, c_out, stride in ((16, 24, 1), (24, 24, 1), (24, 40, 2), (40, 40, 1), (40, 40, 1)):
+    """A stem, four inverted residuals and a classifier, for images of 8×8; weights as PyTorch draws them."""
+    blocks: list[nn.Module] = [ConvNorm(2, 1, 12, 3, activation=nn.ReLU6)]
+    for c_in, c_out, stride in ((12, 16, 2), (16, 16, 1), (16, 24, 2), (24, 24, 1)):
         blocks.append(InvertedResidual2d(c_in, c_out, stride=stride, hidden=3 * c_in))
-    head = [ConvNorm(2, 40, 128, activation=nn.ReLU6), nn.AdaptiveAvgPool2d(1), nn.Flatten()]
-    return nn.Sequential(*blocks, *head, nn.Linear(128, len(CLASSES)))
+    head = [ConvNorm(2, 24, 64, activation=nn.ReLU6), nn.AdaptiveAvgPool2d(1), nn.Flatten()]
+    return nn.Sequential(*blocks, *head, nn.Linear(64, 10))
 
 
-def halved(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Images (n, 1, 32, 32) at half the size, which makes them four times as cheap."""
-    return F.avg_pool2d(images, 2), labels
+def digits() -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Images (n, 1, 8, 8) and labels to learn from, and all others to judge by; always the same."""
+    scans, numbers = load_digits(return_X_y=True)
+    images = torch.from_numpy(scans).float().reshape(-1, 1, 8, 8) / 6 - 0.8
+    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
+    images, labels = images[order], torch.from_numpy(numbers)[order]
+    return images[:TRAIN], labels[:TRAIN], images[TRAIN:], labels[TRAIN:]
 
 
 def run(case: Case, seed: int, data: Sequence[Tensor]) -> float:
@@ -107,11 +108,11 @@ def as_text(facts: dict[str, Any]) -> str:
     """The facts as a table in Markdown."""
     seeds = len(facts["rows"][0]["accuracy"])
     head = (
-        f"A network of {facts['parameters']:,} parameters and {facts['macs'] / 1e6:.2f} million MACs (counted) learns "
-        f"{len(CLASSES)} classes of characters from {TRAIN:,} drawings, in {RECIPE.epochs} epochs of AdamW. Accuracy "
-        f"is that on {TEST:,} other drawings, for {seeds} seeds: the mean, the least and the most. Worth is what the "
-        "recipe loses without the ingredient, in points of accuracy, compared seed by seed; it helps, or harms, where "
-        "all seeds agree.\n\n"
+        f"A network of {facts['parameters']:,} parameters and {facts['macs']:,} MACs (counted) learns scikit-learn's "
+        f"digits from {TRAIN} of them, in {RECIPE.epochs} epochs of AdamW, {RECIPE.epochs * TRAIN // BATCH} steps. "
+        f"Accuracy is that on the other {facts['tested']:,}, for {seeds} seeds: the mean, the least and the most. "
+        "Worth is what the recipe loses without the ingredient, in points of accuracy, compared seed by seed; it "
+        "helps, or harms, where all seeds agree.\n\n"
     )
     lines = ["| left out | accuracy % | from | to | worth (points) | from | to | |", "|" + "---|" * 8]
     for row in facts["rows"]:
@@ -136,11 +137,11 @@ def write(path: Path, text: str) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, default=4)
+    parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--out", type=Path, default=RESULTS / "training.json")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    data = (*halved(*draw(TRAIN, seed=1)), *halved(*draw(TEST, seed=2)))
+    data = digits()
     found: dict[str, list[float]] = {name: [] for name in CASES}
     cost = count(network(), data[0][:1]).total
     # Seed by seed, so that a run that is cut short has compared all ingredients.
@@ -148,7 +149,8 @@ def main() -> None:
         for name, case in CASES.items():
             found[name].append(run(case, seed, data))
             print(f"seed {seed}, without {name}: {found[name][-1]:.1%}", flush=True)
-        facts = {"rows": rows(found), "macs": cost.macs, "parameters": cost.parameters, "versions": this_software()}
+        facts = {"rows": rows(found), "macs": cost.macs, "parameters": cost.parameters, "tested": len(data[3])}
+        facts["versions"] = this_software()
         write(arguments.out, json.dumps(facts, indent=1) + "\n")
         write(arguments.out.with_suffix(".md"), as_text(facts))
 

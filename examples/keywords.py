@@ -1,6 +1,6 @@
 """Teaches a network words, spoken anew by a synthesiser, in noise. In: options. Out: its accuracy beside a baseline's.
 
-python examples/keywords.py                     a DS-CNN; two minutes on one core
+python examples/keywords.py                     a DS-CNN; under two minutes on one core
 python examples/keywords.py --network causal    a network that listens while it is spoken to
 python examples/keywords.py --voice espeak      English words, where the program espeak-ng is installed
 """
@@ -23,7 +23,6 @@ from torch import Tensor, nn
 
 from separable import models
 from separable.nn import Cepstrum, LogMel, Stream
-from separable.tune import TrainOptions
 
 RATE, SECOND = 16_000, 16_000
 # Every order of three syllables is a word: the mean spectrum of all six is the same.
@@ -92,7 +91,7 @@ def draw(count: int, seed: int, voice: Voice = spoken) -> tuple[Tensor, Tensor]:
 
 
 def learn(
-    network: str, *, words: int = 4000, test_words: int = 1000, epochs: int = 16, seed: int = 0, voice: Voice = spoken
+    network: str, *, words: int = 3000, test_words: int = 1000, epochs: int = 6, seed: int = 0, voice: Voice = spoken
 ) -> Lesson:
     """Train on ``words`` recordings and examine on others; the lesson's model takes samples."""
     mel = LogMel(RATE, window=640, hop=320)
@@ -104,9 +103,10 @@ def learn(
     split = Split(
         inputs=features(energies), labels=labels, test_inputs=features(test_energies), test_labels=test_labels
     )
-    trained = taught(model, split, TrainOptions(epochs=epochs, learning_rate=6e-3, seed=seed))
+    trained = taught(model, split, epochs=epochs, seed=seed)
     return Lesson(
         model=nn.Sequential(mel, features, trained),
+        network=type(trained).__name__,
         accuracy=accuracy(trained, split.test_inputs, test_labels),
         baselines={
             "one word for all": majority(split),
@@ -148,8 +148,8 @@ NETWORKS = {"ds_cnn": _ds_cnn, "causal": _causal}
 @click.command(help=__doc__.splitlines()[0])
 @click.option("--network", type=click.Choice(list(NETWORKS)), default="ds_cnn", show_default=True)
 @click.option("--voice", type=click.Choice(["formants", "espeak"]), default="formants", show_default=True)
-@click.option("--words", default=4000, show_default=True, help="How many recordings to learn from.")
-@click.option("--epochs", default=16, show_default=True)
+@click.option("--words", default=3000, show_default=True, help="How many recordings to learn from.")
+@click.option("--epochs", default=6, show_default=True)
 @click.option("--seed", default=0, show_default=True)
 def main(network: str, voice: str, words: int, epochs: int, seed: int) -> None:
     if voice == "espeak" and shutil.which("espeak-ng") is None:

@@ -27,22 +27,25 @@ class Lesson:
     """A trained network, its accuracy on the test part, the baselines' on the same, and the MACs it saves."""
 
     model: nn.Module
+    network: str
     accuracy: float
     baselines: dict[str, float]
     macs: int
     standard_macs: int
 
     def __str__(self) -> str:
-        rows = {**self.baselines, type(self.model).__name__: self.accuracy}
+        rows = {**self.baselines, self.network: self.accuracy}
         table = "\n".join(f"{name:<48} {share:6.1%}" for name, share in rows.items())
         saved = f"{self.macs / 1e6:.2f} M MACs an input, {self.standard_macs / 1e6:.2f} M with standard convolutions"
         return f"right on what was never seen:\n{table}\n{saved}: {self.standard_macs / self.macs:.1f}× fewer (counted)"
 
 
-def taught(model: nn.Module, split: Split, options: TrainOptions) -> nn.Module:
+def taught(model: nn.Module, split: Split, *, epochs: int, seed: int) -> nn.Module:
     """The network after training, in evaluation mode."""
     pairs = torch.utils.data.TensorDataset(split.inputs, split.labels)
-    loader = torch.utils.data.DataLoader(pairs, batch_size=64, shuffle=True)
+    loader = torch.utils.data.DataLoader(pairs, batch_size=16, shuffle=True)
+    # A few hundred steps: the average of the weights must forget the first of them.
+    options = TrainOptions(epochs=epochs, learning_rate=0.01, average_decay=0.95, seed=seed)
     return train(model, loader, options=options).model
 
 

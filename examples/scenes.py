@@ -9,8 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-SHAPES = ("disc", "square", "triangle", "cross")
-CLASSES = 1 + len(SHAPES)  # The background is class 0.
+SHAPES = ("disc", "cross", "triangle", "square")  # Classes from 1 up; the background is class 0.
 VISIBLE = 0.4  # Of a shape less of which is to be seen there is no box.
 
 
@@ -26,23 +25,24 @@ class Scenes:
         return len(self.images)
 
 
-def draw(count: int, *, size: int = 96, seed: int = 0) -> Scenes:
-    """Two to five shaded shapes of any colour, place, size and angle over a greyish, uneven ground, with noise."""
-    drawn = [_scene(np.random.default_rng((seed, index)), size) for index in range(count)]
+def draw(count: int, *, size: int = 64, shapes: int = len(SHAPES), seed: int = 0) -> Scenes:
+    """Two to five shapes of the first ``shapes`` kinds over a greyish, uneven ground, shaded and with noise.
+
+    Their colours, places, sizes and angles say nothing about their kind.
+    """
+    drawn = [_scene(np.random.default_rng((seed, index)), size, shapes) for index in range(count)]
     images, masks, objects = zip(*drawn, strict=True)
     return Scenes(
         images=torch.from_numpy(np.stack(images)), masks=torch.from_numpy(np.stack(masks)), objects=tuple(objects)
     )
 
 
-
-
-def _scene(random: np.random.Generator, size: int) -> tuple[np.ndarray, np.ndarray, tuple[Tensor, Tensor]]:
+def _scene(random: np.random.Generator, size: int, shapes: int) -> tuple[np.ndarray, np.ndarray, tuple[Tensor, Tensor]]:
     image = _ground(random, size)
     owner = np.zeros((size, size), dtype=np.int64)  # Which shape is on top, from 1.
     kinds, areas = [], []
     for number in range(1, int(random.integers(2, 6)) + 1):
-        kind = int(random.integers(len(SHAPES)))
+        kind = int(random.integers(shapes))
         radius = size * random.uniform(0.1, 0.24)
         inside, light = _shape(random, kind, radius, size)
         colour = np.array(colorsys.hsv_to_rgb(random.random(), random.uniform(0.45, 1.0), random.uniform(0.45, 1.0)))
@@ -74,9 +74,9 @@ def _shape(random: np.random.Generator, kind: int, radius: float, size: int) -> 
     v = (np.cos(angle) * y - np.sin(angle) * x) / radius
     inside = (
         u**2 + v**2 < 0.9,
-        np.maximum(abs(u), abs(v)) < 0.8,
-        (v > -0.5) & (3**0.5 * abs(u) + v < 1.0),
         (np.minimum(abs(u), abs(v)) < 0.3) & (np.maximum(abs(u), abs(v)) < 0.95),
+        (v > -0.5) & (3**0.5 * abs(u) + v < 1.0),
+        np.maximum(abs(u), abs(v)) < 0.8,
     )[kind]
     return inside, 0.8 + 0.25 * (np.cos(sun) * x + np.sin(sun) * y) / radius
 

@@ -1,6 +1,6 @@
 """Teaches a network to find what is broken in customers' messages. In: options. Out: its accuracy beside baselines'.
 
-python examples/text.py    two minutes on one core
+python examples/text.py    under two minutes on one core
 """
 
 from __future__ import annotations
@@ -13,12 +13,11 @@ from torch import Tensor
 
 from separable import models
 from separable.models import encode_text
-from separable.tune import TrainOptions
 
 # Every message names all of them, one as broken: which letters it has says nothing about which one.
-PARTS = ("screen", "battery", "camera", "speaker", "charger", "keyboard")
-BROKEN = ("is broken", "does not work", "is dead", "keeps failing", "is not fine", "stopped working", "is no good")
-FINE = ("is fine", "does work", "is great", "keeps working", "is not broken", "never failed", "is good", "is not dead")
+PARTS = ("screen", "battery", "camera", "speaker")
+BROKEN = ("is broken", "does not work", "is dead", "is not fine")
+FINE = ("is fine", "works well", "is not broken", "is not dead")
 OPENINGS = ("", "hello, ", "good morning. ", "dear shop, ", "i need help: ")
 ENDINGS = ("", ". please help", ". thank you", ". what now?", "!")
 JOINTS = (", ", ", ", " and ", " but ", " while ", ". ")
@@ -56,7 +55,7 @@ def draw(count: int, seed: int) -> tuple[list[str], Tensor]:
 
 
 def learn(
-    *, messages: int = 4000, test_messages: int = 1000, epochs: int = 10, width: int = 32, seed: int = 0
+    *, messages: int = 3000, test_messages: int = 1000, epochs: int = 6, width: int = 32, seed: int = 0
 ) -> Lesson:
     """Train on messages, and examine on others."""
     (texts, labels), (test_texts, test_labels) = draw(messages, seed), draw(test_messages, seed + 1_000_000)
@@ -69,10 +68,11 @@ def learn(
     )
     torch.manual_seed(seed)
     model = models.separable_text(width, len(PARTS))
-    trained = taught(model, split, TrainOptions(epochs=epochs, learning_rate=6e-3, seed=seed))
+    trained = taught(model, split, epochs=epochs, seed=seed)
     pairs = [letter_pairs(part) for part in (split.inputs, split.test_inputs)]
     return Lesson(
         model=trained,
+        network=type(trained).__name__,
         accuracy=accuracy(trained, split.test_inputs, test_labels),
         baselines={
             "one part for all": majority(split),
@@ -98,8 +98,8 @@ def letter_pairs(codes: Tensor) -> Tensor:
 
 
 @click.command(help=__doc__.splitlines()[0])
-@click.option("--messages", default=4000, show_default=True, help="How many messages to learn from.")
-@click.option("--epochs", default=10, show_default=True)
+@click.option("--messages", default=3000, show_default=True, help="How many messages to learn from.")
+@click.option("--epochs", default=6, show_default=True)
 @click.option("--width", default=32, show_default=True, help="Channels in the first block.")
 @click.option("--seed", default=0, show_default=True)
 def main(messages: int, epochs: int, width: int, seed: int) -> None:

@@ -74,6 +74,7 @@ def texts() -> Mapping[str, str]:
     return {language: path.read_text(encoding="utf-8") for language, path in LANGUAGES.items()}
 
 
+@pytest.mark.timeout(900)  # some fifteen seconds of work, on a machine that may have other work
 def test_every_block_prints_what_the_tutorial_says(texts: Mapping[str, str]) -> None:
     assert "".join(complaints(texts["English"])) == ""
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 
 import torch
 from torch import nn
 
 from separable.files import checked_writable
 from separable.models.digits import DigitsData, digits_data, digits_resnet
-from separable.pipeline import ShrinkOptions, Shrunk, shrink
+from separable.pipeline import GENTLE, ShrinkOptions, Shrunk, shrink
 from separable.spec import Budget
-from separable.tune.options import DistillOptions
 
 BUDGET = Budget(latency=0.55, macs=0.5)
 BATCH = 8  # with one small image at a time PyTorch's own overhead, not arithmetic, is what would be measured
@@ -32,7 +32,7 @@ def run(report: str | os.PathLike[str]) -> Shrunk:
         data.calibration_images,
         BUDGET,
         metrics={"accuracy on test digits": lambda each: accuracy(each, data)},
-        options=ShrinkOptions(distill=DistillOptions(steps=40, learning_rate=3e-4), also="separable"),
+        options=ShrinkOptions(distill=replace(GENTLE, steps=40, learning_rate=3e-5), also="separable"),
     )
     shrunk.write_report(report)
     return shrunk

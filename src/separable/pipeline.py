@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -50,6 +50,8 @@ ENGINES = ("eager", "separable")
 # The layers' times, each measured alone, do not add up to the model's exactly: under a latency budget the plan is made
 # again, so many times at most, by what the last one really took.
 ATTEMPTS = 5
+# Small steps: what was fitted is close to the original already, and large ones lead away from it.
+GENTLE = DistillOptions(learning_rate=1e-4, batch_norms="kept")
 # One sample of this many is kept from the fit and the training, to judge them by.
 HELD_OUT = 5
 # The model is timed again when it is finished, and two measurements differ by a few percent: a plan passes this far
@@ -66,7 +68,7 @@ class ShrinkOptions:
     """
 
     samples: int = 512
-    distill: DistillOptions | None = field(default_factory=DistillOptions)
+    distill: DistillOptions | None = GENTLE
     checkpoint: str | Path | None = None
     progress: bool = True
     also: str | None = None

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from separable.errors import SpecError
 from separable.factor.kernelnd import separate_nd
 from separable.filters import Term, Terms, row_by_row, split
+from separable.filters.split import cheapest
 
 whole = st.lists(st.integers(-9, 9), min_size=1, max_size=4)
 
@@ -103,7 +104,7 @@ def test_the_same_seed_gives_the_same_terms() -> None:
 
 
 def test_noise_in_three_axes_is_exact_where_exactness_is_asked_for() -> None:
-    kernel = noise(6, 5, 4)
+    kernel = noise(4, 3, 3)
     assert measured(kernel, split(kernel, 0.0)) <= 1e-25
 
 
@@ -161,6 +162,15 @@ def test_row_by_row_is_the_kernel_itself(kernel: np.ndarray) -> None:
     terms = row_by_row(kernel)
     assert np.array_equal(terms.dense(), kernel)
     assert terms.dtype == (np.int64 if kernel.dtype.kind == "i" else np.float64)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "macs"), [(noise(3, 3), 11), (np.outer([1, 2, 1], [1, 2, 1]), 6), (noise(2, 3, 4), 31)]
+)
+def test_the_cheapest_terms_are_the_rows_where_there_is_nothing_to_gain(kernel: np.ndarray, macs: int) -> None:
+    terms = cheapest(kernel)
+    assert terms.separable_macs == macs
+    np.testing.assert_allclose(terms.dense(), kernel, atol=1e-12)
 
 
 def test_rows_of_zeros_cost_no_term() -> None:

@@ -89,6 +89,17 @@ def test_every_tile_computes_the_same_layer(pixels: int, vectors: int, isa: Isa)
     agrees(kernel_for(spec, isa, Tile(pixels=pixels, vectors=vectors, block=3)), isa)
 
 
+@pytest.mark.parametrize("kernel", [1, 3])
+@pytest.mark.parametrize("turns", [1, 2, 4, 100])
+def test_sums_are_kept_between_chunks_of_the_walk(turns: int, kernel: int, isa: Isa) -> None:
+    spec = ConvSpec(5 * isa.lanes, 3 * isa.lanes, kernel, (7, 7), padding=kernel // 2)
+    beside = layout(spec.c_out, (7, 7), isa, BORDER)
+    tile = Tile(pixels=4, vectors=2, block=3, turns=turns)
+    for is_rowwise in (True, False):
+        options = {"residual": beside, "activation": Activation(kind="relu"), "is_rowwise": is_rowwise}
+        agrees(kernel_for(spec, isa, tile, BORDER, **options), isa, threads=2)
+
+
 @pytest.mark.parametrize("split", ["pixels", "channels"])
 @pytest.mark.parametrize("threads", [2, 3, 7])
 def test_threads_share_all_of_the_work(split: str, threads: int, isa: Isa) -> None:

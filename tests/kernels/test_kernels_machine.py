@@ -151,17 +151,26 @@ def counter() -> Library:
     return Library([object_code(module.text, host())], host())
 
 
-def program(library: Library, table: np.ndarray, phases: list[tuple[int, int, int]], steps: int, threads: int) -> list:
-    listed = np.array([(library.address("count"), table.ctypes.data, threads)] * (steps * threads), np.uint64)
+def program(
+    library: Library,
+    table: np.ndarray,
+    phases: list[tuple[int, int, int]],
+    steps: int,
+    threads: int,
+    *,
+    is_down: bool = False,
+) -> list:
+    listed = np.array([(library.address("count"), table.ctypes.data, threads, is_down)] * (steps * threads), np.uint64)
     rows = [(mode, steps, listed.ctypes.data, first, images, 0) for mode, first, images in phases]
     return [np.array(rows, np.int64).reshape(-1, PHASE_WORDS), listed, library]
 
 
+@pytest.mark.parametrize("is_down", [False, True])
 @pytest.mark.parametrize("threads", [1, 2, 5])
-def test_every_thread_runs_every_step_of_every_image(threads: int) -> None:
+def test_every_share_of_every_step_of_every_image_is_done_once(threads: int, is_down: bool) -> None:
     table, library = np.zeros((6, 8), np.int64), counter()
     pool = Pool(threads, host())
-    phases = program(library, table, [(TOGETHER, 0, 6)], 3, threads)
+    phases = program(library, table, [(TOGETHER, 0, 6)], 3, threads, is_down=is_down)
     for _ in range(50):
         pool.run(phases[0].ctypes.data, 1)
     pool.stop()

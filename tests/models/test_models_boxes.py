@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -51,6 +51,7 @@ def test_an_offset_is_the_one_worked_by_hand() -> None:
     torch.testing.assert_close(encode(box, default), expected)
 
 
+@settings(deadline=None, max_examples=20)
 @given(seed=st.integers(0, 1000))
 def test_decoding_undoes_encoding(seed: int) -> None:
     boxes, defaults = boxes_at_random(9, seed=seed).double(), boxes_at_random(9, seed=seed + 1).double()
@@ -62,6 +63,7 @@ def test_a_size_cannot_overflow() -> None:
     torch.testing.assert_close(box, torch.tensor([1 - 62.5, 1.0, 1 + 62.5, 1.0]))
 
 
+@settings(deadline=None, max_examples=60)
 @given(seed=st.integers(0, 10_000), overlap=st.sampled_from([0.0, 0.1, 0.3, 0.5, 0.9, 1.0]), count=st.integers(0, 40))
 def test_suppression_is_that_of_a_slow_loop(seed: int, overlap: float, count: int) -> None:
     boxes = boxes_at_random(count, seed=seed)

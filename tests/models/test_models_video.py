@@ -1,4 +1,4 @@
-"""Networks for clips: published sizes, torchvision's names, and motions told apart that no frame can tell."""
+"""Networks for clips: published sizes, torchvision's names, and motions that only the order of the frames tells."""
 
 from __future__ import annotations
 
@@ -182,11 +182,11 @@ def test_sizes_and_inputs_that_do_not_fit_are_named(make: object, complaint: str
         make()
 
 
-def test_it_learns_motions_that_no_frame_tells(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_learns_motions_that_only_the_order_of_the_frames_tells_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(EXAMPLES))
     sys.modules.pop("video", None)
     import video
 
-    lesson = video.learn(clips=500, epochs=5, width=8, test_clips=300)
-    assert max(lesson.baselines.values()) < 0.5
-    assert lesson.accuracy > 0.75
+    lesson = video.learn(clips=400, epochs=5, test_clips=200)
+    assert max(lesson.baselines.values()) < 0.3
+    assert lesson.accuracy > 0.7

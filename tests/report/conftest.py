@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 from playwright.sync_api import Browser, sync_playwright
-from report_browser import BROWSERS, OPTIONS
+from report_browser import BROWSERS, OPTIONS, START_MS
 
 
 @pytest.fixture(scope="module")
@@ -16,6 +16,6 @@ def browser() -> Iterator[Browser]:
     if found is None:
         pytest.fail(f"Pages are tested in a real browser: install one of {', '.join(BROWSERS)}.")
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=found, args=OPTIONS)
+        browser = playwright.chromium.launch(executable_path=found, args=OPTIONS, timeout=START_MS)
         yield browser
         browser.close()

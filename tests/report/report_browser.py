@@ -2,6 +2,7 @@
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 OPTIONS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
+START_MS, PAGE_LOAD_MS = 120_000, 60_000  # on a busy machine
 DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 360, "height": 740}
 
 # The contrast of every visible text with its ground, as WCAG counts it, and the element's beginning.

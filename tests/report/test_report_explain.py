@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page
-from report_browser import CONTRAST, DESKTOP, PHONE
+from report_browser import CONTRAST, DESKTOP, PAGE_LOAD_MS, PHONE
 
 from separable.cost import Machine
 from separable.errors import FileError, SpecError
@@ -18,7 +18,6 @@ from separable.report import Explanation, Setting, explain, write_explainer
 from separable.report.explain import MOST
 
 MACHINE = Machine(name="test", cores=2, threads=2, instruction_sets=(), fma_per_s=9.3e10, bytes_per_s=2.1e10)
-PAGE_LOAD_MS = 60_000  # a browser on a busy machine
 HARDEST = [
     dict.fromkeys(MOST, 1),
     dict(MOST),
@@ -139,7 +138,7 @@ READ = """() => {
     forms: [...document.querySelectorAll('#forms tr[data-form]')].map(row),
     refused: [...document.querySelectorAll('#forms tr[data-refused]')].map(node => node.dataset.refused),
     seconds: [...document.querySelectorAll('#time data')].map(d => Number(d.value)),
-    lead: document.getElementById('lead').innerText,
+    lead: document.getElementById('lead').textContent,
   };
 }""".replace("NAMES", str(list(MOST)))
 MOVE = f"""(moves) => moves.map(([name, part]) => {{
@@ -176,11 +175,11 @@ def same_numbers(shown: dict[str, Any], machine: Machine = MACHINE) -> Explanati
 def test_every_setting_of_the_sliders_gives_the_integers_of_the_library(open_page: Open) -> None:
     page, chance = open_page(), random.Random(0)
     moves = [(name, place) for name in MOST for place in (0.0, 1.0)]
-    moves += [(chance.choice(list(MOST)), chance.random()) for _ in range(160)]
+    moves += [(chance.choice(list(MOST)), chance.random()) for _ in range(130)]
     seen = page.evaluate(MOVE, moves)
     for shown in seen:
         same_numbers(shown)
-    assert len({str(shown["setting"]) for shown in seen}) > 120
+    assert len({str(shown["setting"]) for shown in seen}) > 100
 
 
 def test_the_largest_and_smallest_numbers_are_whole_too(open_page: Open) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page
-from report_browser import CONTRAST, DESKTOP, PHONE
+from report_browser import CONTRAST, DESKTOP, PAGE_LOAD_MS, PHONE
 from report_samples import HOSTILE, bare_facts, layer, some_facts, unmeasured
 
 from separable.errors import FileError
@@ -43,7 +43,7 @@ def open_page(browser: Browser, contexts: dict[str, BrowserContext], tmp_path: P
         write_page(facts, path)
         page = contexts[str(options)].new_page()
         pages.append(page)
-        page.set_default_timeout(10_000)
+        page.set_default_timeout(PAGE_LOAD_MS)
         page.on("console", lambda message: troubles.append(f"{message.type}: {message.text}"))
         page.on("pageerror", lambda error: troubles.append(str(error)))
         page.on("request", lambda request: troubles.append(request.url) if request.url != path.as_uri() else None)

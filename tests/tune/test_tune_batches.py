@@ -290,3 +290,25 @@ def test_a_sampler_of_ones_own_is_respected() -> None:
     sampler = WeightedRandomSampler([0.0] * 9 + [1.0], num_samples=6)
     batches = read_batches(DataLoader(LABELLED, batch_size=3, sampler=sampler), EXAMPLE)
     assert torch.equal(all_of(batches), IMAGES[9:].expand(6, -1, -1, -1))
+
+
+def test_a_split_shares_no_sample_and_loses_none_the_same_each_time() -> None:
+    batches = read_batches(torch.arange(50.0).reshape(50, 1), torch.zeros(1, 1), batch_size=8)
+    parts = batches.split(0.3, seed=1)
+    found = [torch.cat([batch.inputs[0] for batch in part]).flatten().tolist() for part in parts]
+    assert [len(part) for part in found] == [35, 15]
+    assert sorted(found[0] + found[1]) == list(range(50))
+    again = [torch.cat([batch.inputs[0] for batch in part]).flatten().tolist() for part in batches.split(0.3, seed=1)]
+    assert again == found
+    assert [part.samples for part in batches.split(0.3, seed=2)] == [35, 15]
+    assert torch.cat([batch.inputs[0] for batch in batches.split(0.3, seed=2)[1]]).flatten().tolist() != found[1]
+
+
+def test_what_cannot_be_split_is_refused() -> None:
+    batches = read_batches(torch.zeros(5, 1), torch.zeros(1, 1))
+    for share in (0.0, 0.05, 0.95, 1.0):
+        with pytest.raises(DataError, match="at least one sample in either part"):
+            batches.split(share, seed=0)
+    stream = read_batches(lambda: iter([torch.zeros(5, 1)]), torch.zeros(1, 1))
+    with pytest.raises(DataError, match="a stream; expected samples that can be counted"):
+        stream.split(0.5, seed=0)

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from separable.errors import DataError, FileError, MissingExtraError, SeparableError
-from separable.tune import Batches, load_data
+from separable.tune import Batches, class_names, load_data
 
 INPUTS = np.linspace(-1, 1, 5 * 3 * 4 * 6, dtype=np.float32).reshape(5, 3, 4, 6)
 EXAMPLE = torch.zeros(1, 3, 4, 6)
@@ -150,3 +150,23 @@ def test_a_missing_pillow_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_a_folder_without_images_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="got no image"):
         load_data(tmp_path, EXAMPLE)
+
+
+def test_images_are_labelled_by_their_sub_folders_however_deep_they_lie(tmp_path: Path) -> None:
+    for place in ("b/2.png", "a/deep/er/1.png", "c/3.png", "b/1.png"):
+        (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (6, 4)).save(tmp_path / place)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "notes.txt").write_text("no image", encoding="utf-8")
+    assert class_names(tmp_path) == ["a", "b", "c"]
+    batches = load_data(tmp_path, EXAMPLE, has_classes=True)
+    assert torch.cat([batch.labels for batch in batches]).tolist() == [0, 1, 1, 2]
+    assert all_of(batches).shape == (4, 3, 4, 6)
+
+
+def test_an_image_in_no_class_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    for place in ("a/1.png", "stray.png"):
+        Image.new("L", (6, 4)).save(tmp_path / place)
+    with pytest.raises(DataError, match=r"stray\.png, in no class; expected a sub-folder for each class"):
+        load_data(tmp_path, EXAMPLE, has_classes=True)

@@ -15,7 +15,7 @@ from torch import nn
 from tune_networks import digits, rewritten, untrained
 
 from separable.errors import FileError
-from separable.tune import DistillOptions, distill, process_group, read_batches
+from separable.tune import DistillOptions, TrainOptions, cross_entropy, distill, process_group, read_batches, train
 
 OPTIONS = DistillOptions(steps=10, checkpoint_every=4)
 
@@ -31,6 +31,28 @@ def run(has_norms: bool, checkpoint: Path | None = None, seed: int = 0) -> dict[
     return distill(teacher, student, data, options=options, checkpoint=checkpoint).model.state_dict()
 
 
+def trained() -> dict[str, torch.Tensor]:
+    """The weights after a short training on batches of one's own, with targets that are no plain tensor."""
+    images, labels = digits()
+    data = [((x,), {"labels": y, "names": ["a"] * 32}) for x, y in zip(images.split(32), labels.split(32), strict=True)]
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        norm = nn.BatchNorm2d(4)
+        model = nn.Sequential(
+            nn.Conv2d(1, 4, 3), norm, nn.ReLU(), nn.Conv2d(4, 4, 3), norm, nn.Flatten(), nn.Linear(64, 10)
+        )
+
+    def loss(outputs: torch.Tensor, targets: dict[str, Any]) -> torch.Tensor:
+        assert len(targets["names"]) == len(outputs)
+        return cross_entropy(outputs, targets["labels"])
+
+    options = TrainOptions(epochs=2, average_decay=0.9, optimizer="sgd", learning_rate=0.05)
+    return train(model, data[:8], loss, options, evaluate=lambda _: float(seen.append(1) or 0)).model.state_dict()
+
+
+seen: list[int] = []
+
+
 def one_of_two(folder: Path) -> None:
     """What each of the two processes does; rank 0 alone has a folder for the checkpoint."""
     warnings.simplefilter("error")
@@ -40,6 +62,8 @@ def one_of_two(folder: Path) -> None:
         checkpoint = (folder if rank == 0 else folder / "missing") / "run.pt"
         found: dict[str, Any] = {str(norms): run(norms, checkpoint if norms else None) for norms in (False, True)}
         found["again"] = run(True, checkpoint)
+        found["trained"] = trained()
+        (folder / f"evaluated{rank}.json").write_text(json.dumps(len(seen)))
         try:
             run(True, checkpoint, seed=1)
         except FileError as error:
@@ -63,7 +87,7 @@ def weights(folder: Path, rank: int, key: str) -> dict[str, torch.Tensor]:
     return torch.load(folder / f"weights{rank}.pt", weights_only=True)[key]
 
 
-@pytest.mark.parametrize("key", ["False", "True", "again"])
+@pytest.mark.parametrize("key", ["False", "True", "again", "trained"])
 def test_both_processes_come_to_the_same_weights(folder: Path, key: str) -> None:
     first, second = weights(folder, 0, key), weights(folder, 1, key)
     assert all(torch.equal(first[name], second[name]) for name in first)
@@ -80,7 +104,18 @@ def apart(has_norms: bool, folder: Path) -> float:
 
 @pytest.mark.parametrize("has_norms", [False, True])
 def test_two_processes_come_to_the_weights_of_one(folder: Path, has_norms: bool) -> None:
-    assert apart(has_norms, folder) < 1e-8
+    # The gradient of a bias in front of a batch norm is rounding alone, out of which AdamW makes steps of full length.
+    assert apart(has_norms, folder) < (1e-3 if has_norms else 1e-8)
+
+
+def test_two_processes_train_to_the_weights_of_one_with_batch_norms_and_structured_targets(folder: Path) -> None:
+    alone, together = trained(), weights(folder, 0, "trained")
+    for name in alone:
+        torch.testing.assert_close(together[name], alone[name], rtol=1e-4, atol=1e-5)
+
+
+def test_the_first_process_alone_evaluates(folder: Path) -> None:
+    assert [json.loads((folder / f"evaluated{rank}.json").read_text()) for rank in (0, 1)] == [2, 0]
 
 
 def test_a_weight_that_the_output_does_not_depend_on_is_no_trouble(folder: Path) -> None:

@@ -385,6 +385,7 @@ BAD_DATA: dict[str, tuple[Callable[[], Data], type[SeparableError], str]] = {
     "a tensor": (lambda: torch.zeros(3, 1, 8, 8), DataError, "got a Tensor"),
     "arrays": (digits, DataError, "read_batches makes batches"),
     "a generator": (lambda: iter(pairs()), DataError, "a function that takes the number of the epoch"),
+    "arrays in pairs": (lambda: [(x.numpy(), y) for x, y in pairs()], DataError, "got ndarray; expected inputs"),
     "a number": (lambda: 3, DataError, "got a int"),
     "no labels": (lambda: [(digits()[0], None)], DataError, "inputs alone"),
     "unlabelled batches": (lambda: read_batches(digits()[0], digits()[0][:1]), DataError, "inputs alone"),
@@ -411,8 +412,16 @@ def test_data_that_do_not_fit_are_one_clear_error(name: str) -> None:
 
 def test_a_diverging_run_stops_and_says_at_which_step_and_what_to_do() -> None:
     wild = TrainOptions(epochs=50, optimizer="sgd", learning_rate=1e30, clip=math.inf, warm_up=0)
-    with pytest.raises(ModelError, match=r"at step [1-9]\d*; expected a finite loss. Lower learning_rate"):
+    with pytest.raises(ModelError, match=r"at step [1-9]\d*; expected a finite (loss|gradient)\. Lower learning_rate"):
         run(options=wild)
+
+
+def test_a_gradient_that_is_not_finite_is_no_step() -> None:
+    def loss(outputs: Tensor, _: Tensor) -> Tensor:
+        return outputs.square().sum().mul(0).sqrt()  # 0, and its derivative is infinite
+
+    with pytest.raises(ModelError, match="a gradient of nan at step 0; expected a finite gradient"):
+        train(network(), pairs(), loss, TrainOptions(epochs=1))
 
 
 def test_a_loss_of_many_numbers_is_refused() -> None:

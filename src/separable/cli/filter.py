@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from separable.factor.kernel2d import TOLERANCE
 from separable.filters import figure, files, stream
 from separable.filters.bank import DERIVATIVES, KERNELS, kernel_named
 from separable.filters.borders import RULES, Border
+from separable.filters.pixels import PIXELS
 from separable.progress import told
 
 EPILOG = f"""KERNEL is a .npy file, or one of {", ".join(KERNELS)}. sobel, scharr, prewitt, farid and
@@ -71,6 +73,7 @@ def kernel_options(command: Callable[..., None]) -> Callable[..., None]:
 @click.option("--flip", is_flag=True, help="Convolve: turn the kernel round.")
 @click.option("--overwrite", is_flag=True, help="Replace TARGET where it exists.")
 @click.option("--explain", is_flag=True, help="Print the kernel's terms and the fastest way; TARGET may be left out.")
+@click.option("--fastest", is_flag=True, help="Take the fastest way; the last bits may differ between machines.")
 @click.option("--figure", "figure_path", type=click.Path(path_type=Path), help="Draw before, after and the terms.")
 @click.option("--threads", type=click.IntRange(1), help="Processor threads; all of them when not given.")
 def command(source: Path, target: Path | None, kernel: str, **given: Any) -> None:
@@ -87,8 +90,12 @@ def command(source: Path, target: Path | None, kernel: str, **given: Any) -> Non
     recipe = _recipe(kernel, given)
     picture = files.read(source, given["channels"])
     dtype = _dtype(given["dtype"], picture, recipe)
+    if given["explain"] or given["fastest"]:
+        verdicts = [_verdict(each, picture) for each in recipe.kernels]
     if given["explain"]:
-        click.echo(_explained(recipe, picture))
+        click.echo("\n".join([*map(str, recipe.kernels), str(verdicts[0])]))
+    if given["fastest"]:
+        recipe = _fastest(recipe, verdicts)
     if target is None:
         return
     with files.written(target, picture, dtype) as pixels, told(True, source.name, 100) as tell:
@@ -141,18 +148,22 @@ def _dtype(name: str | None, picture: files.Picture, recipe: stream.Recipe) -> n
     if name is None:
         is_complex = any(kernel.dtype.kind == "c" for kernel in recipe.kernels)
         return np.dtype(np.complex64 if is_complex else picture.pixels.dtype.newbyteorder("="))
-    try:
-        return np.dtype(name)
-    except TypeError as error:
-        raise SpecError("--dtype", given=repr(name), expected="a type of pixels, such as uint8 or float32") from error
+    if name not in (known := (*PIXELS, "complex64", "complex128")):
+        raise SpecError("--dtype", given=repr(name), expected=f"one of {', '.join(known)}")
+    return np.dtype(name)
 
 
-def _explained(recipe: stream.Recipe, picture: files.Picture) -> str:
-    """The terms of every kernel, and which way to apply them is the fastest."""
-    axes = picture.axes[-len(recipe.kernels[0].shape) :]
-    shape = [picture.pixels.shape[axis] for axis in axes]
-    verdict = filters.choose(recipe.kernels[0], shape, picture.pixels.dtype)
-    return "\n".join([*map(str, recipe.kernels), str(verdict)])
+def _verdict(kernel: filters.Terms, picture: files.Picture) -> filters.Verdict:
+    """Which way is the fastest for the axes that the kernel runs over."""
+    shape = [picture.pixels.shape[axis] for axis in picture.axes[-len(kernel.shape) :]]
+    return filters.choose(kernel, shape, picture.pixels.dtype)
+
+
+def _fastest(recipe: stream.Recipe, verdicts: list[filters.Verdict]) -> stream.Recipe:
+    """The recipe by the fastest way; several kernels are of one size, and the first verdict holds for them all."""
+    if verdicts[0].method == "fft":
+        return replace(recipe, is_fft=True)
+    return replace(recipe, kernels=tuple(verdict.terms or verdict.separable for verdict in verdicts))
 
 
 def _said(target: Path, picture: files.Picture, recipe: stream.Recipe, dtype: np.dtype[Any]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -91,5 +92,5 @@ def _metrics(reference: str | None) -> dict[str, Callable[[nn.Module], float]]:
 
 def _options(given: dict[str, Any]) -> pipeline.ShrinkOptions:
     steps = {"steps": given["steps"]} if given["steps"] else {}
-    distill = None if given["no_distill"] else tune.DistillOptions(seed=given["seed"], **steps)
+    distill = None if given["no_distill"] else replace(pipeline.GENTLE, seed=given["seed"], **steps)
     return pipeline.ShrinkOptions(samples=given["limit"], distill=distill, checkpoint=given["checkpoint"])

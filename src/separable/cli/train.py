@@ -38,6 +38,7 @@ package.module:callable."""
 @click.option("--precision", type=click.Choice(["float32", "bfloat16"]), default=DEFAULTS.precision)
 @click.option("--checkpoint", type=click.Path(path_type=Path), help="The run is saved here and resumed from here.")
 @click.option("--checkpoint-every", type=click.IntRange(min=1), default=DEFAULTS.checkpoint_every, help="Steps.")
+@click.option("--device", type=click.Choice(["cpu", "cuda"]), help="CUDA where there is one, when not given.")
 @click.option("--threads", type=click.IntRange(min=1), help="Processor threads; all of them when not given.")
 @click.option("--seed", type=int, default=0)
 def command(reference: str, shape: str | None, as_json: bool, **given: Any) -> None:
@@ -57,9 +58,10 @@ def command(reference: str, shape: str | None, as_json: bool, **given: Any) -> N
     data, held_out = load_data(given["data"], example, has_classes=True, **sizes), None
     if given["held_out"]:
         data, held_out = data.split(given["held_out"], options.seed)
+    device = given["device"] or ("cuda" if torch.cuda.is_available() else "cpu")
     with tune.process_group():
         trained = tune.train(
-            model,
+            model.to(device),
             data,
             options=options,
             evaluate=None if held_out is None else lambda model: tune.accuracy(model, held_out),

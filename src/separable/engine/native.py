@@ -16,7 +16,7 @@ from torch import Tensor
 from separable.engine.arrange import arrange
 from separable.engine.network import Network
 from separable.engine.schedule import Choose, schedule
-from separable.engine.tiles import shares
+from separable.engine.tiles import is_by_rows, shares
 from separable.kernels.catalogue import name_of, source_of
 from separable.kernels.isa import Isa
 from separable.kernels.jit import Library, object_code
@@ -101,13 +101,16 @@ class NativeNetwork:
         self._steps = np.zeros((self.copies, len(steps), STEP_WORDS), np.uint64)
         reads: dict[str, list[tuple[int, int, int]]] = {}
         writes: dict[str, list[tuple[int, int, int]]] = {}
+        is_down = False
         for s, step in enumerate(steps):
+            # Rows that were written last are still near: each layer begins with those that the one before ended with.
+            is_down = is_by_rows(step.kernel) and not is_down
             for position, array in step.constants.items():
                 self._arguments[:, s, position] = self._places[id(array)]
             for copy in range(self.copies):
                 maps = self._maps.ctypes.data + copy * _rounded(self.schedule.bytes)
                 entry, given = self._entries[name_of(step.kernel)], self._arguments[copy, s].ctypes.data
-                self._steps[copy, s] = entry, given, shares(step.kernel, self.isa, self.threads)
+                self._steps[copy, s] = entry, given, shares(step.kernel, self.threads), is_down
                 for position, where in step.maps.items():
                     if where.is_outside:
                         (reads if position == 0 else writes).setdefault(where.map, []).append((copy, s, position))

@@ -18,8 +18,10 @@ from separable.kernels.moving import Move
 from separable.spec import ConvSpec
 
 TILE_OVERHEAD = 14.0  # cycles to begin and end a tile
+STREAMED = 1.04  # more cycles where weights come from the second-level cache
+FIRST_LEVEL, CHUNK_BYTES = 32 * 1024, 24 * 1024  # the cache, and what of it weights may take
 BLOCK_BYTES = 128 * 1024  # of input that stays in the second-level cache while all channels are computed from it
-SHARES, SHARE_MACS = 8, 60_000  # of a step for each thread, and the least worth claiming: about a microsecond
+SHARES, SHARE_MACS = 8, 100_000  # of a step for each thread, and the least worth claiming: some two microseconds
 # Registers → (pixels, vectors) and the share of the peak that the inner loop reaches, measured on Zen 3 and Zen 4.
 SHAPES = {
     16: {
@@ -75,23 +77,26 @@ def convolutions(
             )
             if tile.pixels > kernel.columns or (kernel.is_flat and not is_rowwise):
                 continue
-            found.append((cycles(kernel, isa), kernel))
+            found.append((cycles(kernel, isa, threads), kernel))
     return [kernel for _, kernel in sorted(found, key=lambda pair: pair[0])]
 
 
-def cycles(kernel: Convolution, isa: Isa) -> float:
-    """Predicted cycles of one core that does all of it."""
+def cycles(kernel: Convolution, isa: Isa, threads: int) -> float:
+    """Predicted cycles of the busiest thread, times the threads."""
     spec, tile = kernel.spec, kernel.tile
     depth = spec.c_in // spec.groups * spec.kernel[0] * spec.kernel[1]
     full, rest = divmod(kernel.per_group[1], tile.vectors)
     addressing = 0.0 if kernel.is_flat or kernel.is_rowwise else 2.0 * tile.pixels
-    total = full * (_strip(tile.pixels, tile.vectors, depth, isa) + addressing)
+    is_streamed = not tile.turns and depth * tile.vectors * isa.lanes * ITEM > FIRST_LEVEL
+    total = full * (_strip(tile.pixels, tile.vectors, depth, isa) * (STREAMED if is_streamed else 1.0) + addressing)
     if rest:
         total += _strip(tile.pixels, rest, depth, isa) + addressing
-    return spec.groups * _pixel_tiles(kernel) * total
+    strips = (full + bool(rest)) * spec.groups
+    units = strips if tile.split == "channels" else _pixel_tiles(kernel)
+    return spec.groups * _pixel_tiles(kernel) * total * (-(-units // threads) * threads / units)
 
 
-def shares(kernel: Kernel, isa: Isa, threads: int) -> int:
+def shares(kernel: Kernel, threads: int) -> int:
     """Into how many parts a step is cut that threads claim; more than threads, so that a slow one does fewer."""
     if threads == 1:
         return 1
@@ -99,9 +104,9 @@ def shares(kernel: Kernel, isa: Isa, threads: int) -> int:
         case Convolution() if kernel.tile.split == "channels":
             units, macs = -(-kernel.per_group[1] // kernel.tile.vectors) * kernel.spec.groups, kernel.spec.macs
         case Convolution():
-            units, macs = _pixel_tiles(kernel), kernel.spec.macs
-            if kernel.spec.weights * ITEM > BLOCK_BYTES:  # each share reads all weights
-                units = min(units, max(2 * threads, -(-units // kernel.tile.block)))
+            # Each share reads all weights: once for some tiles, and once a block where the cache does not hold them.
+            worth = kernel.tile.block if kernel.spec.weights * ITEM > BLOCK_BYTES else 8
+            units, macs = max(2 * threads, _pixel_tiles(kernel) // worth), kernel.spec.macs
         case Depthwise() if kernel.split == "channels":
             units, macs = kernel.source.panels * kernel.multiplier, kernel.spec.macs
         case Depthwise():
@@ -110,7 +115,18 @@ def shares(kernel: Kernel, isa: Isa, threads: int) -> int:
             units, macs = kernel.source.height, SHARE_MACS * kernel.source.height
         case _:
             return threads
-    return max(threads, min(units, SHARES * threads, macs * isa.lanes // 8 // SHARE_MACS))
+    return threads * max(1, min(SHARES, units // threads, macs // SHARE_MACS // threads))
+
+
+def is_by_rows(kernel: Kernel) -> bool:
+    """Whether shares are parts of the map, and not of the channels."""
+    match kernel:
+        case Convolution():
+            return kernel.tile.split == "pixels"
+        case Depthwise():
+            return kernel.split == "rows"
+        case _:
+            return False
 
 
 def depthwise(
@@ -153,8 +169,9 @@ def depthwise(
 def _tiles(spec: ConvSpec, isa: Isa, threads: int) -> Iterator[Tile]:
     """Threads share out channels where the weights are more than the input: each reads all of the other one."""
     panels_out = -(-spec.c_out // spec.groups // isa.lanes)
-    depth = spec.c_in // spec.groups * spec.kernel[0] * spec.kernel[1]
     inputs = spec.c_in * spec.size[0] * spec.size[1]
+    of_a_pixel = ITEM * spec.c_in // spec.groups * spec.stride[0] * spec.stride[1]
+    count = spec.size_out[0] * spec.size_out[1]
     for pixels, vectors in dict.fromkeys((p, min(v, panels_out)) for p, v in SHAPES[isa.registers]):
         strips = -(-panels_out // vectors) * spec.groups
         if spec.groups > 1 and panels_out % vectors:
@@ -162,7 +179,20 @@ def _tiles(spec: ConvSpec, isa: Isa, threads: int) -> Iterator[Tile]:
         split = "channels" if threads > 1 and spec.weights > inputs and strips >= 2 * threads else "pixels"
         if spec.size_out == (1, 1) and strips >= threads:
             split = "channels"
-        yield Tile(pixels=pixels, vectors=vectors, block=max(1, BLOCK_BYTES // (ITEM * depth * pixels)), split=split)
+        tiles = -(-count // pixels)
+        block = -(-tiles // -(-tiles * pixels * of_a_pixel // BLOCK_BYTES))  # even ones
+        for turns in _chunks(spec, vectors, isa) if block > 1 else (0,):
+            yield Tile(pixels=pixels, vectors=vectors, block=block, split=split, turns=turns)
+
+
+def _chunks(spec: ConvSpec, vectors: int, isa: Isa) -> tuple[int, ...]:
+    """The walk in one go, and where its weights are more than the first-level cache holds also in even parts."""
+    channels, taps = spec.c_in // spec.groups, spec.kernel[0] * spec.kernel[1]
+    size = channels * taps * vectors * isa.lanes * ITEM
+    if size <= FIRST_LEVEL or channels % isa.lanes:
+        return (0,)
+    turns = taps * channels // isa.lanes
+    return (0, -(-turns // -(-size // CHUNK_BYTES)))
 
 
 def _pixel_tiles(kernel: Convolution) -> int:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from separable.filters.borders import Border
-from separable.filters.passes import FLOATS, Job, Kernel, Place, Reach, plan
+from separable.filters.passes import FLOATS, Job, Kernel, Place, Plan, Reach, plan
 from separable.kernels.isa import host
 
 # More neighbouring floats than this are a row of their own, and the axis before them a column.
@@ -24,7 +24,7 @@ MOST_CHANNELS = 16
 Span = tuple[int, int]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Separable:
     """Terms in the type that is computed in, ``"float"`` or ``"double"``: for each the kernels of ``axes``, ascending.
 
@@ -132,30 +132,80 @@ def _of_constant(value: float, kernel: Kernel, filter_: Separable) -> float:
     source = np.full((kernel.before + kernel.after + 1,), value, dtype)
     target = np.empty((1,), dtype)
     one = replace(filter_, axes=(0,), terms=((kernel,),), border=Border())
-    reach = Reach(size=1, first=-kernel.before, last=1 + kernel.after)
-    _run(source[None, :, None], target[None, :, None], one, (Reach(size=1, first=0, last=1), reach), (None, 0))
+    filter_array(source, target, one, {0: (kernel.before, kernel.after)})
     return float(target[0])
 
 
 def _pass(
     source: NDArray[Any], target: NDArray[Any], filter_: Separable, which: list[int], halo: Mapping[int, Span]
 ) -> None:
-    """One native call: a fused pair of axes, or a single one."""
+    """One native call: a fused pair of axes, or a single one. Arrays that it cannot walk through are copied."""
+    found = _planned(source, target, filter_, which, halo)
+    if found is None:
+        source = np.ascontiguousarray(source, source.dtype.newbyteorder("="))
+        found = _planned(source, target, filter_, which, halo)
+    if found is None:
+        result = np.empty(target.shape, target.dtype)
+        _pass(source, result, filter_, which, halo)
+        target[...] = result
+    else:
+        found[0].run(address(source) + found[1], address(target))
+
+
+def direct(source: NDArray[Any], target: NDArray[Any], filter_: Separable) -> Plan | None:
+    """The plan of a filter that is a single native call on arrays of this layout; None where it is more than that.
+
+    Nothing is read or written.
+    """
+    last = _last_axes(filter_, source.shape)
+    if not _is_native(target) or any(
+        kernel != kernel_alone(filter_.work)
+        for term in filter_.terms
+        for at, kernel in enumerate(term)
+        if at not in last
+    ):
+        return None
+    found = _planned(source, target, filter_, last, {})
+    return found and found[0]
+
+
+def _planned(
+    source: NDArray[Any],
+    target: NDArray[Any],
+    filter_: Separable,
+    which: list[int],
+    halo: Mapping[int, Span],
+) -> tuple[Plan, int] | None:
+    """The plan of one pass, and how far from the source's first pixel the one under the first result lies."""
     axes = [filter_.axes[at] for at in which]
     rows, columns = (axes[0], axes[1]) if len(axes) == 2 else _single(axes[0], source.shape)
     a, b = (which[0], which[1]) if len(which) == 2 else (which[0], None) if columns is None else (None, which[0])
-    source, planes = (_planes(array, rows, columns) for array in (source, target))
-    if not np.may_share_memory(planes, target):  # the axes of this target cannot be joined in place
-        result = np.empty(target.shape, target.dtype)
-        planes = _planes(result, rows, columns)
+    pixels, results = (_planes(array, rows, columns) for array in (source, target))
+    if not (_is_close(pixels, source) and _is_close(results, target)):
+        return None
     reaches = []
     for at, axis in ((a, -3), (b, -2)):
         before, after = (0, 0) if at is None else halo.get(filter_.axes[at], (0, 0))
-        size = planes.shape[axis]
+        size = results.shape[axis]
         reaches.append(Reach(size=size, first=-before, last=size + after))
-    _run(source, planes, filter_, (reaches[0], reaches[1]), (a, b))
-    if not np.may_share_memory(planes, target):
-        target[...] = result
+    alone = kernel_alone(filter_.work)
+    job = Job(
+        work=filter_.work,
+        source=_place(pixels),
+        target=_place(results),
+        terms=tuple((alone if a is None else term[a], alone if b is None else term[b]) for term in filter_.terms),
+        rows=reaches[0],
+        columns=reaches[1],
+        channels=results.shape[-1],
+        border=filter_.border,
+        threads=filter_.threads,
+    )
+    return plan(job, host()), -reaches[0].first * pixels.strides[-3] - reaches[1].first * pixels.strides[-2]
+
+
+def address(array: NDArray[Any]) -> int:
+    """Where the first pixel lies."""
+    return int(array.__array_interface__["data"][0])
 
 
 def _single(axis: int, shape: Sequence[int]) -> tuple[int | None, int | None]:
@@ -178,47 +228,12 @@ def _planes(array: NDArray[Any], rows: int | None, columns: int | None) -> NDArr
     return array.reshape(*array.shape[: columns + 1], math.prod(array.shape[columns + 1 :]))
 
 
-def _run(
-    source: NDArray[Any],
-    target: NDArray[Any],
-    filter_: Separable,
-    reaches: tuple[Reach, Reach],
-    which: tuple[int | None, int | None],
-) -> None:
-    if not _is_close(source):
-        source = np.ascontiguousarray(source, source.dtype.newbyteorder("="))
-    if not _is_close(target):
-        result = np.empty(target.shape, target.dtype)
-        _run(source, result, filter_, reaches, which)
-        target[...] = result
-        return
-    alone = kernel_alone(filter_.work)
-    terms = tuple(
-        (alone if which[0] is None else term[which[0]], alone if which[1] is None else term[which[1]])
-        for term in filter_.terms
-    )
-    rows, columns = reaches
-    job = Job(
-        work=filter_.work,
-        source=_place(source),
-        target=_place(target),
-        terms=terms,
-        rows=rows,
-        columns=columns,
-        channels=target.shape[-1],
-        border=filter_.border,
-        phase=target.ctypes.data % 64,
-        threads=filter_.threads,
-    )
-    start = source.ctypes.data - rows.first * source.strides[-3] - columns.first * source.strides[-2]
-    plan(job, host()).run(start, target.ctypes.data)
-
-
-def _is_close(array: NDArray[Any]) -> bool:
-    """Whether rows are contiguous, in the processor's byte order."""
-    pixel = array.shape[-1] * array.itemsize
-    along = array.strides[-2] == pixel or array.shape[-2] == 1
-    return _is_native(array) and along and (array.strides[-1] == array.itemsize or array.shape[-1] == 1)
+def _is_close(planes: NDArray[Any], array: NDArray[Any]) -> bool:
+    """Whether the planes are the array itself, its rows contiguous, in the processor's byte order."""
+    pixel = planes.shape[-1] * planes.itemsize
+    is_row = planes.strides[-2] == pixel or planes.shape[-2] == 1
+    is_pixel = planes.strides[-1] == planes.itemsize or planes.shape[-1] == 1
+    return _is_native(planes) and is_row and is_pixel and np.may_share_memory(planes, array)
 
 
 def _is_native(array: NDArray[Any]) -> bool:

@@ -17,6 +17,7 @@ from separable.filters.terms import Terms
 SUFFIXES = (".png", ".svg", ".pdf")
 WIDEST = 1000  # pixels of a picture in the figure
 MOST_TERMS = 3
+MOST_BARS = 41
 LINES = ("#1b6ca8", "#c8553d", "#4f7a28")
 
 
@@ -51,28 +52,34 @@ def draw(path: str | os.PathLike[str], before: Picture, after: Picture, kernel: 
 
 
 def _draw_kernel(part: Any, kernel: Terms, rows: int) -> None:
-    dims = len(kernel.shape)
-    grid = part.subplots(rows, 1 + dims, squeeze=False)
-    dense = kernel.dense()
-    flat = (np.abs(dense) if dense.dtype.kind == "c" else dense).reshape(-1, dense.shape[-1])
-    plane = dense[tuple(length // 2 for length in kernel.shape[:-2])] if dims > 2 else flat
-    plane = np.abs(plane) if plane.dtype.kind == "c" else plane
+    grid = part.add_gridspec(rows, 1 + len(kernel.shape))
+    dense = kernel.dense().real
+    plane = np.atleast_2d(dense[tuple(length // 2 for length in kernel.shape[:-2])])
     largest = float(np.abs(plane).max()) or 1.0
-    grid[0][0].imshow(plane, cmap="RdBu_r", vmin=-largest, vmax=largest)
-    of = f", {len(kernel.terms)} terms" if len(kernel.terms) > 1 else ", 1 term"
-    grid[0][0].set_title(f"kernel {'×'.join(map(str, kernel.shape))}{of}, error {kernel.error:.2g}", fontsize=9)
-    for axes in (row[0] for row in grid):
-        axes.set_axis_off()
+    picture = part.add_subplot(grid[:, 0])
+    picture.imshow(plane, cmap="RdBu_r", vmin=-largest, vmax=largest)
+    count = f"{len(kernel.terms)} term{'s' * (len(kernel.terms) > 1)}"
+    picture.set_title(f"kernel {'×'.join(map(str, kernel.shape))}, {count}, error {kernel.error:.2g}", fontsize=9)
+    picture.set_axis_off()
     for number, term in enumerate(kernel.terms[:rows]):
         for axis, weights in enumerate(term.kernels):
-            axes = grid[number][1 + axis]
-            places = np.arange(len(weights)) - len(weights) // 2
-            for values, style in ((weights.real, "-"), (weights.imag, ":")):
-                if style == "-" or weights.dtype.kind == "c":
-                    axes.plot(places, values, style, color=LINES[axis % len(LINES)], marker="." * (len(places) < 40))
-            axes.axhline(0, color="#bbbbbb", linewidth=0.6)
-            axes.tick_params(labelsize=7)
+            axes = part.add_subplot(grid[number, 1 + axis])
+            _draw_weights(axes, weights, LINES[axis % len(LINES)])
             axes.set_title(f"term {number + 1}, axis {axis}", fontsize=9)
+
+
+def _draw_weights(axes: Any, weights: NDArray[Any], colour: str) -> None:
+    """Bars where they can be told apart; the imaginary part dotted."""
+    places = np.arange(len(weights)) - len(weights) // 2
+    if weights.dtype.kind != "c" and len(weights) <= MOST_BARS:
+        axes.bar(places, weights, color=colour, width=0.7)
+    else:
+        axes.plot(places, weights.real, color=colour)
+        if weights.dtype.kind == "c":
+            axes.plot(places, weights.imag, ":", color=colour)
+    axes.axhline(0, color="#bbbbbb", linewidth=0.6)
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.tick_params(labelsize=7)
 
 
 def _shown(picture: Picture) -> NDArray[Any]:

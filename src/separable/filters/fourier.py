@@ -3,16 +3,18 @@ rounding."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 from torch import Tensor
 
-from separable.errors import DataError, SpecError
+from separable.errors import DataError
 from separable.filters.borders import Border, as_border
 from separable.filters.pixels import checked_image, choose_types, rounded
-from separable.filters.prepared import as_terms
+from separable.filters.prepared import checked_axes
+from separable.filters.split import row_by_row
 from separable.filters.terms import Terms
 
 
@@ -21,10 +23,11 @@ def apply_fft(
     kernel: Terms | ArrayLike | Tensor,
     border: Border | str = "reflect",
     *,
+    axes: Sequence[int] | None = None,
     flip: bool = False,
     dtype: DTypeLike | None = None,
 ) -> NDArray[Any]:
-    """What ``apply`` gives along the last axes, in blocks that overlap: its cost hardly grows with the kernel.
+    """What ``apply`` gives, in blocks that overlap: its cost hardly grows with the kernel.
 
     The types are those of ``apply``. A result differs from it by rounding relative to the image's *largest* pixels,
     not to those under the kernel, and by the size of the image; integers may so come out one apart. DataError for an
@@ -39,11 +42,8 @@ def apply_fft(
     from scipy.signal import oaconvolve  # takes longer to import than most images take to filter
 
     pixels, border = checked_image(image), as_border(border)
-    terms = as_terms(kernel, 0.0)
-    if len(terms.shape) > pixels.ndim:
-        expected = f"at most the image's {pixels.ndim}"
-        raise SpecError("apply_fft", given=f"a kernel of {len(terms.shape)} axes", expected=expected)
-    axes = range(pixels.ndim - len(terms.shape), pixels.ndim)
+    terms = kernel if isinstance(kernel, Terms) else row_by_row(kernel)
+    where = checked_axes(axes, len(terms.shape), pixels.ndim)
     types = choose_types(pixels.dtype, terms, dtype)
     if not np.isfinite(pixels).all():
         raise DataError(
@@ -55,12 +55,13 @@ def apply_fft(
     dense = terms.dense() if flip else np.flip(terms.dense())
     work = np.float64 if types.work == "double" else np.float32
     wide: Any = pixels.astype(work)
-    for axis, length in zip(axes, terms.shape, strict=True):
+    for axis, length in zip(where, terms.shape, strict=True):
         before = length - 1 - length // 2 if flip else length // 2
         wide = _extended(wide, axis, before, length - 1 - before, border)
     weights: Any = dense.astype(np.result_type(work, np.complex64) if dense.dtype.kind == "c" else work)
-    weights = weights.reshape((1,) * (pixels.ndim - dense.ndim) + dense.shape)
-    return rounded(oaconvolve(wide, weights, mode="valid", axes=list(axes)), types.result)
+    weights = weights[(..., *[np.newaxis] * (pixels.ndim - dense.ndim))]
+    weights = np.moveaxis(weights, range(dense.ndim), where)
+    return rounded(oaconvolve(wide, weights, mode="valid", axes=sorted(where)), types.result)
 
 
 def _extended(pixels: NDArray[Any], axis: int, before: int, after: int, border: Border) -> NDArray[Any]:

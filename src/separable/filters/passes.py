@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
+import mmap
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,7 +27,9 @@ RING_BYTES = 192 * 1024
 NARROWEST, WIDEST = 256, 8192  # floats of a strip
 # Results larger than this are written past the caches, where they are floats: they would only push out what is needed.
 STREAMED_BYTES = 16 * 1024 * 1024
+TURNED = 128  # floats of a row that are turned on their side at a time: with their sums they fill half the first cache
 LINE = 64
+HUGE = 2 * 1024 * 1024
 FLOATS = {"float": "float32", "double": "float64"}
 
 
@@ -90,7 +93,6 @@ class Job:
     columns: Reach
     channels: int
     border: Border
-    phase: int
     threads: int
 
 
@@ -136,7 +138,10 @@ class Plan:
         self.window = self.above + self.below
         self.block = 8 if self.window <= LONGEST_UNROLLED and not is_turned else 2 * self.group
         self.ring_rows = self.window + self.block + self.at_once + 4
-        self.is_direct = job.target.dtype == FLOATS[job.work]
+        pixels = math.prod(job.target.planes) * job.rows.size * job.columns.size * job.channels
+        is_float = job.target.dtype == FLOATS[job.work]
+        self.streams = is_float and pixels * self.item > STREAMED_BYTES
+        self.is_direct = is_float and not self.streams
 
     def _cut(self) -> None:
         """The image in strips of columns and runs of rows: enough for all threads, few rows read twice."""
@@ -150,7 +155,8 @@ class Plan:
         runs = -(-job.rows.size // run)
         if planes * strips * runs < 2 * job.threads:
             strips = max(strips, min(-(-2 * job.threads // (planes * runs)), width * c // (4 * self.group)))
-        self.strip = _up(-(-width // strips), self.group)
+        self.part = _up(max(TURNED // c, self.group), self.group)
+        self.strip = _up(-(-width // strips), self.part if self.at_once > 1 else self.group)
         run = _up(-(-job.rows.size // runs), self.block)
         offsets = [_offsets(place.planes, place.plane_strides) for place in (job.source, job.target)]
         units = [
@@ -163,26 +169,18 @@ class Plan:
 
     def _link(self) -> None:
         job = self.job
-        place = job.target
-        narrowest = min(int((self._units[:, 5] - self._units[:, 4]).min()), self.strip) * job.channels
-        self.streams = (
-            self.is_direct
-            and job.rows.size * job.columns.size * job.channels * self.item * math.prod(place.planes) > STREAMED_BYTES
-            and not any(stride % LINE for stride in (place.row, *place.plane_strides))
-            and job.phase % self.item == 0
-            and narrowest >= 2 * self.group
-        )
-        last = len(job.terms) - 1
         rows = tuple(
             Rows(work=job.work, taps=taps, channels=1 if isinstance(taps, str) else job.channels)
             for taps in self.row_taps
         )
-        columns = tuple(
-            Columns(work=job.work, taps=taps, adds=t > 0, streams=self.streams and t == last)
-            for t, taps in enumerate(self.column_taps)
-        )
+        columns = tuple(Columns(work=job.work, taps=taps, adds=t > 0) for t, taps in enumerate(self.column_taps))
         filtering = Filtering(
-            work=job.work, source=job.source.dtype, target=job.target.dtype, rows=rows, columns=columns
+            work=job.work,
+            source=job.source.dtype,
+            target=job.target.dtype,
+            rows=rows,
+            columns=columns,
+            streams=self.streams,
         )
         self._entries = entries(filtering, self.isa)
 
@@ -214,46 +212,49 @@ class Plan:
             "left": self.left, "right": self.right, "channels": job.channels,
             "first_column": job.columns.first, "last_column": job.columns.last,
             "column_table": self._keep(columns) + 8 * self.left, "constant": self._keep(value),
-            "first": (-job.phase % LINE) // self.item if self.streams else 0,
         }  # fmt: skip
 
     def _memory(self) -> dict[str, int]:
         """Each thread's memory: slots, rows as read, a ring a term, the rows on their side, sums of several terms."""
         job, item, group = self.job, self.item, self.group
         width = self.strip * job.channels
-        read = _up((self.strip + self.left + self.right) * job.channels, group)
-        buffer_row = _apart((read + 4 * group) * item)
-        pixels = _up(self.strip, 4)
+        beside = (self.left + self.right) * job.channels
+        buffer_row = _apart((width + beside + 8 * group) * item)
         sizes = {
             "slots": 8 * self.at_once,
             "buffers": buffer_row * self.at_once,
             "rings": len(job.terms) * self.ring_rows * self.ring_row,
             "partial": (self.block + 4) * self.ring_row,
-            "spare": (width + 8 * group) * item + LINE,
+            "spare": (width + 8 * group) * item,
             "aside": 6 * 8,
         }
+        read = _up(self.part * job.channels + beside, group)
+        columns = self.part + self.left + self.right + group
         if self.at_once > 1:
             sizes |= {
-                "columns": 8 * (self.strip + self.left + self.right + 8),
-                "turned": (read + 8 * job.channels) * group * item,
-                "summed": (pixels * job.channels + group) * group * item,
+                "columns": 8 * columns,
+                "turned": columns * job.channels * group * item,
+                "summed": self.part * job.channels * group * item,
             }
         places, used = {}, 0
         for name, size in sizes.items():
             places[name] = used
             used = _up(used + size, LINE)
         stride = used + LINE
-        memory = np.zeros(stride * job.threads + LINE, np.uint8)
-        start = _up(self._keep(memory), LINE)
+        memory = _on_large_pages(stride * job.threads)
+        start = self._keep(memory)
         if self.at_once > 1:
             column = job.channels * group * item
             for thread in range(job.threads):
                 at = start + thread * stride
-                words = [pixels, job.channels, read, *(at + places[name] for name in ("columns", "turned", "summed"))]
+                words = [
+                    self.part,
+                    job.channels,
+                    read,
+                    *(at + places[name] for name in ("columns", "turned", "summed")),
+                ]
                 _write(memory, at + places["aside"], np.array(words, np.int64))
-                offsets = np.arange(self.strip + self.left + self.right + 8, dtype=np.int64) * column
-                _write(memory, at + places["columns"], offsets)
-        phase = (-job.phase % LINE) if self.streams else 0
+                _write(memory, at + places["columns"], np.arange(columns, dtype=np.int64) * column)
         return {
             "terms": len(job.terms),
             "term_table": self._keep(self._terms(places["rings"])),
@@ -264,7 +265,7 @@ class Plan:
             "aside": places["aside"],
             "partial": places["partial"],
             "partial_row": self.ring_row,
-            "spare": places["spare"] + LINE - phase,
+            "spare": places["spare"],
         }
 
     def _terms(self, rings: int) -> NDArray[np.int64]:
@@ -328,6 +329,16 @@ def _offsets(planes: tuple[int, ...], strides: tuple[int, ...]) -> list[int]:
 
 def _up(value: int, step: int) -> int:
     return -(-value // step) * step
+
+
+def _on_large_pages(size: int) -> NDArray[np.uint8]:
+    """Zeros, on a large page where the system gives one: each row of a ring would else be a page of its own."""
+    region = mmap.mmap(-1, _up(size, HUGE) + HUGE)
+    if hasattr(mmap, "MADV_HUGEPAGE"):
+        region.madvise(mmap.MADV_HUGEPAGE)
+    whole = np.frombuffer(region, np.uint8)
+    start = -whole.ctypes.data % HUGE
+    return whole[start : start + size]
 
 
 def _apart(size: int) -> int:

@@ -15,6 +15,7 @@ from separable.kernels.filter_pixels import PIXELS
 __all__ = ["PIXELS", "Types", "checked_image", "checked_out", "checked_type", "choose_types", "rounded"]
 
 COMPLEX = {"float": "complex64", "double": "complex128"}
+KNOWN = frozenset(np.dtype(order + np.dtype(name).str[1:]) for name in PIXELS for order in "<>")
 EXPECTED = f"one of {', '.join(PIXELS)}"
 # A kernel that a tolerance has put slightly below zero somewhere is still one without negative weights.
 NEGATIVE = 1e-6
@@ -61,7 +62,7 @@ def checked_image(image: Any) -> NDArray[Any]:
 
 def checked_type(dtype: np.dtype[Any]) -> None:
     """DataError unless this is a type of pixels."""
-    if dtype.name not in PIXELS:
+    if dtype not in KNOWN:
         remedy = "Convert it with image.astype(...)." if dtype.kind in "biuf" else ""
         raise DataError("apply", given=f"an image of type {dtype}", expected=EXPECTED, remedy=remedy)
 

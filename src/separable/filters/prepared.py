@@ -13,11 +13,11 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 from torch import Tensor
 
 from separable.errors import SpecError
-from separable.filters.arrays import Separable, Span, filter_array
+from separable.filters.arrays import Separable, Span, address, direct, filter_array
 from separable.filters.borders import Border
-from separable.filters.passes import is_zero, kernel_of
+from separable.filters.passes import Plan, is_zero, kernel_of
 from separable.filters.pixels import Types, choose_types
-from separable.filters.split import split
+from separable.filters.split import cheapest
 from separable.filters.terms import Terms
 
 Centred = tuple[NDArray[Any], int]
@@ -70,6 +70,12 @@ class Prepared:
     def into(self, source: NDArray[Any], target: NDArray[Any], halo: Mapping[int, Span] | None = None) -> None:
         """Filters ``source`` into ``target``, whose type decides the rounding; ``halo`` as in ``filter_array``."""
         if len(self.parts) == 1:
+            if not halo and self.parts[0] is not None and source.flags.aligned and target.flags.aligned:
+                layouts = (source.shape, source.strides, source.dtype), (target.shape, target.strides, target.dtype)
+                plan = _direct(self.parts[0], *layouts)
+                if plan is not None:
+                    plan.run(address(source), address(target))
+                    return
             self._part(self.parts[0], source, target, halo)
             return
         for part, into in zip(self.parts, (target.real, target.imag), strict=True):
@@ -86,6 +92,19 @@ class Prepared:
             filter_array(source, target, part, halo)
 
 
+Layout = tuple[tuple[int, ...], tuple[int, ...], np.dtype[Any]]
+
+
+@functools.lru_cache(maxsize=128)
+def _direct(filter_: Separable, source: Layout, target: Layout) -> Plan | None:
+    """What ``direct`` finds for arrays laid out so: for a small image the search takes longer than the filter."""
+    fakes = [
+        np.lib.stride_tricks.as_strided(np.empty(1, dtype), shape, strides)
+        for shape, strides, dtype in (source, target)
+    ]
+    return direct(fakes[0], fakes[1], filter_)
+
+
 def prepare(
     image: np.dtype[Any],
     ndim: int,
@@ -99,7 +118,7 @@ def prepare(
 ) -> Prepared:
     """The filter for images of type ``image`` with ``ndim`` axes. What was prepared lately is kept."""
     terms = as_terms(kernel, options.tolerance)
-    where = _checked_axes(axes, len(terms.shape), ndim)
+    where = checked_axes(axes, len(terms.shape), ndim)
     threads = options.threads or torch.get_num_threads()
     return _prepared(image, terms, border, where, flip, None if dtype is None else np.dtype(dtype), threads)
 
@@ -155,7 +174,8 @@ def _real_and_imaginary(terms: list[tuple[Centred, ...]]) -> list[list[tuple[Cen
     return parts
 
 
-def _checked_axes(axes: Sequence[int] | None, wanted: int, ndim: int) -> tuple[int, ...]:
+def checked_axes(axes: Sequence[int] | None, wanted: int, ndim: int) -> tuple[int, ...]:
+    """``axes`` counted from 0, by default the last ones; SpecError unless they are ``wanted`` different ones."""
     if axes is None:
         if wanted > ndim:
             raise SpecError("apply", given=f"a kernel of {wanted} axes", expected=f"at most the image's {ndim}")
@@ -173,10 +193,10 @@ def as_terms(kernel: Terms | ArrayLike | Tensor, tolerance: float) -> Terms:
         return kernel
     array = kernel.detach().cpu().numpy() if isinstance(kernel, Tensor) else np.asarray(kernel)
     if array.dtype.hasobject:
-        return split(array, tolerance)  # which says what is wrong with it
+        return cheapest(array, tolerance)  # which says what is wrong with it
     return _kept(array.tobytes(), array.dtype.str, array.shape, tolerance)
 
 
 @functools.lru_cache(maxsize=64)
 def _kept(content: bytes, dtype: str, shape: tuple[int, ...], tolerance: float) -> Terms:
-    return split(np.frombuffer(content, dtype).reshape(shape), tolerance)
+    return cheapest(np.frombuffer(content, dtype).reshape(shape), tolerance)

@@ -1,8 +1,8 @@
-"""A picture filtered as it is read. In: a picture, a recipe, a place for the result. Out: the place, filled tile by
-tile."""
+"""A picture filtered as it is read. In: a picture, a recipe, a place for the result. Out: the place, filled."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,6 +14,7 @@ from separable.errors import DataError
 from separable.filters.apply import apply
 from separable.filters.borders import Border
 from separable.filters.files import Picture
+from separable.filters.fourier import apply_fft
 from separable.filters.pixels import checked_type, rounded
 from separable.filters.prepared import Options, prepare
 from separable.filters.terms import Terms
@@ -26,10 +27,14 @@ SMALL = 1e-6
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """One kernel; or with ``is_magnitude`` the derivatives along all axes, of which the root mean square is taken."""
+    """One kernel; or with ``is_magnitude`` the derivatives along all axes, of which the root mean square is taken.
+
+    With ``is_fft`` by Fourier transforms, in which tiles differ from the whole by rounding.
+    """
 
     kernels: tuple[Terms, ...]
     is_magnitude: bool = False
+    is_fft: bool = False
     border: Border = field(default_factory=Border)
     flip: bool = False
 
@@ -40,15 +45,18 @@ class Recipe:
         return not self.is_magnitude and bool(dense.min() < -SMALL * np.abs(dense).max())
 
     def run(self, pixels: NDArray[Any], axes: tuple[int, ...]) -> NDArray[Any]:
-        """The filtered pixels, in float32 or float64."""
-        work = np.float64 if pixels.dtype == np.float64 else np.float32
+        """The filtered pixels, in float32 or float64, or complex of the same width."""
+        work: type[np.inexact] = np.float64 if pixels.dtype == np.float64 else np.float32
+        if self.kernels[0].dtype.kind == "c":
+            work = np.complex128 if pixels.dtype == np.float64 else np.complex64
+        correlate = apply_fft if self.is_fft else apply
         results = [
-            np.asarray(apply(pixels, kernel, self.border, axes=axes, flip=self.flip, dtype=work))
+            np.asarray(correlate(pixels, kernel, self.border, axes=axes, flip=self.flip, dtype=work))
             for kernel in self.kernels
         ]
         if not self.is_magnitude:
             return results[0]
-        return np.asarray(np.sqrt(sum(np.square(result) for result in results) / work(len(results))))
+        return np.asarray(np.sqrt(sum(np.square(result) for result in results) / results[0].dtype.type(len(results))))
 
 
 def filter_picture(
@@ -66,7 +74,7 @@ def filter_picture(
         given = f"a kernel of {dims} axes for pixels of shape {tuple(picture.pixels.shape)}"
         raise DataError("filter", given=given, expected=f"at most {len(picture.axes)} axes")
     axes = picture.axes[-dims:]
-    if not picture.has_alpha and not recipe.is_magnitude:
+    if not (picture.has_alpha or recipe.is_magnitude or recipe.is_fft):
         kernel, options = recipe.kernels[0], Options(progress=progress)
         apply_tiled(picture.pixels, target, kernel, recipe.border, axes=axes, flip=recipe.flip, options=options)
         return
@@ -82,6 +90,8 @@ def _map_tiles(
 ) -> None:
     """Filters every tile with its halo and keeps the inner part, which does not depend on where the tile ends."""
     source, shape = picture.pixels, tuple(picture.pixels.shape)
+    if not math.prod(shape):
+        return
     reach: dict[int, tuple[int, int]] = {}
     for kernel in recipe.kernels:
         spans = prepare(np.dtype(np.float32), len(shape), kernel, recipe.border, axes, flip=recipe.flip).reach
@@ -106,7 +116,7 @@ def _with_alpha(pixels: NDArray[Any], recipe: Recipe, axes: tuple[int, ...]) -> 
     colours, alpha = pixels[..., :-1], pixels[..., -1:]
     dense = recipe.kernels[0].dense()
     total = dense.sum()
-    if recipe.is_magnitude or abs(total) <= SMALL * np.abs(dense).sum():
+    if recipe.is_magnitude or dense.dtype.kind == "c" or abs(total) <= SMALL * np.abs(dense).sum():
         return np.concatenate([recipe.run(colours, axes), alpha], axis=-1)
     work = np.float64 if pixels.dtype == np.float64 else np.float32
     opaque = work(np.iinfo(pixels.dtype).max if pixels.dtype.kind in "iu" else 1)

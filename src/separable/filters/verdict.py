@@ -23,6 +23,7 @@ from separable.factor.kernel2d import TOLERANCE
 from separable.filters.apply import apply
 from separable.filters.borders import Border
 from separable.filters.fourier import apply_fft
+from separable.filters.prepared import as_terms, checked_axes
 from separable.filters.smooth import box
 from separable.filters.split import row_by_row, split
 from separable.filters.terms import Terms
@@ -126,19 +127,26 @@ def apply_fastest(
     border: Border | str = "reflect",
     tolerance: float = TOLERANCE,
     *,
+    axes: Sequence[int] | None = None,
+    flip: bool = False,
     dtype: DTypeLike | None = None,
 ) -> NDArray[Any]:
-    """``apply`` along the last axes, in the way that ``choose`` finds; between machines it may differ by rounding.
+    """``apply`` in the way that ``choose`` finds; between machines and sizes the result may differ by rounding.
 
-    The bits of ``apply`` itself never depend on the machine's speed or the image's size.
+    The bits of ``apply`` itself never depend on the machine's speed or the image's size. An image with NaN or
+    infinity is never transformed.
     """
     pixels = np.asarray(image)
-    if not pixels.size:
-        return np.asarray(apply(pixels, kernel, border, dtype=dtype))
-    verdict = choose(kernel, pixels.shape, pixels.dtype, tolerance)
-    if verdict.terms is None:
-        return apply_fft(pixels, kernel, border, dtype=dtype)
-    return np.asarray(apply(pixels, verdict.terms, border, dtype=dtype))
+    terms = as_terms(kernel, tolerance)
+    where = checked_axes(axes, len(terms.shape), pixels.ndim)
+    if pixels.size:
+        others = [size for axis, size in enumerate(pixels.shape) if axis not in where]
+        shape = [*others, *(pixels.shape[axis] for axis in where)]
+        verdict = choose(kernel, shape, pixels.dtype, tolerance)
+        if verdict.method == "fft" and np.isfinite(pixels).all():
+            return apply_fft(pixels, kernel, border, axes=axes, flip=flip, dtype=dtype)
+        terms = verdict.terms or terms
+    return np.asarray(apply(pixels, terms, border, axes=axes, flip=flip, dtype=dtype))
 
 
 def this_machines_rates(work: str, ledger: Ledger | None = None) -> Rates:

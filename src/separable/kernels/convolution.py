@@ -7,6 +7,7 @@ stride nor dilation nor padding changes the inner loop, only the offsets of the 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,13 +29,15 @@ SOURCE, WEIGHTS, BIAS, TARGET, RESIDUAL, SOURCE_TABLE, TARGET_TABLE, RESIDUAL_TA
 class Tile:
     """``pixels`` × ``vectors`` accumulators; ``block`` tiles of pixels are done for all channels before the next.
 
-    ``split`` says what threads share out: ``"pixels"`` or ``"channels"``.
+    ``turns`` of the walk are done for all tiles of a block before the next ones, so that their weights stay in the
+    first-level cache; 0 means all. ``split`` says what threads share out: ``"pixels"`` or ``"channels"``.
     """
 
     pixels: int
     vectors: int
     block: int
     split: str = "pixels"
+    turns: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,11 +184,19 @@ class _Emitter:
         self.full, self.rest = divmod(self.panels_out, self.tile.vectors)
         self.tiles_a_row = -(-kernel.columns // self.tile.pixels)
         self.rows = kernel.target.pixels // kernel.columns
+        self.turns = sum(len(walk.outer) for walk in self.walks)
+        self.chunk = self.tile.turns or self.turns
+        self.is_chunked = self.chunk < self.turns
+        if self.is_chunked and len(self.walks) > 1:
+            raise SpecError("Tile.turns", given=str(kernel.spec), expected="whole panels of input channels")
 
     def write(self, f: Function, parameters: list[Value]) -> None:
         arguments, thread, threads, _ = parameters
         self.f = f
         self.pointers = [f.load("ptr", arguments, 8 * i) for i in range(8)]
+        if self.is_chunked:  # sums of a block between two chunks; by tile, because the last tiles of rows overlap
+            size = self.tile.block * self.tile.pixels * self.tile.vectors * self.isa.lanes * ITEM
+            self.partial = f.raw(f"alloca [{size} x i8], align 64", "ptr")
         pixel_tiles = self.rows * self.tiles_a_row
         channel_tiles = (self.full + bool(self.rest)) * self.kernel.spec.groups
         ranges: dict[str, tuple[Index, Index]] = {"pixels": (0, pixel_tiles), "channels": (0, channel_tiles)}
@@ -232,27 +243,49 @@ class _Emitter:
         source = f.at(self.pointers[SOURCE], f.mul(group, self.panels_in * self.kernel.source.panel * ITEM))
 
         size = self.depth * vectors * lanes * ITEM
-        turns, lines = self._lines_ahead(size)
+        lines = self._lines_ahead(size)
+        tiles = f.sub(last, first)
 
-        def one(t: Value, _: list[Value]) -> list[Value]:
-            fetched = f.mul(f.sub(t, first), turns * lines * LINE_BYTES)
-            self._one(t, panel, source, (weights, f.at(weights, f.add(fetched, size)), lines), bias)
+        def chunk(start: Index, _: list[Value]) -> list[Value]:
+            span = (start, f.least(f.add(start, self.chunk), self.turns))
+
+            def one(t: Value, _: list[Value]) -> list[Value]:
+                seen = f.add(f.mul(start, tiles), f.mul(f.sub(t, first), f.sub(span[1], start)))
+                ahead = f.at(weights, f.add(f.mul(seen, lines * LINE_BYTES), size))
+                self._one(t, f.sub(t, first), span, panel, source, (weights, ahead, lines), bias)
+                return []
+
+            f.loop(first, last, one)
             return []
 
-        f.loop(first, last, one)
+        if self.is_chunked:
+            f.loop(0, self.turns, chunk, step=self.chunk)
+        else:
+            chunk(0, [])
 
-    def _lines_ahead(self, size: int) -> tuple[int, int]:
-        """(turns of a tile, lines of the next strip's weights that each turn asks for).
+    def _lines_ahead(self, size: int) -> int:
+        """Lines of the next strip's weights that each turn of a tile asks for.
 
         Few pixels use each weight few times, and then the weights come from memory: asking for them a strip early took
         7×7 layers with cold weights from 70 to 80 % of the peak. Many pixels hide the wait by themselves.
         """
-        turns = sum(len(walk.outer) for walk in self.walks)
-        room = LINE_BYTES * turns * min(self.tile.block, self.rows * self.tiles_a_row)
-        return turns, min(MAX_AHEAD, -(-size // room)) if 2 * size >= room else 0
+        room = LINE_BYTES * self.turns * min(self.tile.block, self.rows * self.tiles_a_row)
+        return min(MAX_AHEAD, -(-size // room)) if 2 * size >= room else 0
 
-    def _one(self, t: Value, panel: Index, source: Value, strip: tuple[Value, Value, int], bias: list[Value]) -> None:
-        """One tile; ``strip``: its weights, where to fetch ahead, and how many lines a turn."""
+    def _one(
+        self,
+        t: Value,
+        place: Index,
+        span: tuple[Index, Index],
+        panel: Index,
+        source: Value,
+        strip: tuple[Value, Value, int],
+        bias: list[Value],
+    ) -> None:
+        """One tile, number ``place`` of its block, for a span of turns.
+
+        ``strip``: its weights, where to fetch ahead, and how many lines a turn.
+        """
         f, kernel, R = self.f, self.kernel, self.tile.pixels
         weights, ahead, lines = strip
         y, x = f.div(t, self.tiles_a_row), f.mul(f.rem(t, self.tiles_a_row), R)
@@ -262,11 +295,41 @@ class _Emitter:
             x = f.least(x, kernel.columns - R)  # the last tile goes back and does some pixels again
         reads, writes, sides = self._addresses(source, y, x)
         accumulators = [value for _ in range(R) for value in bias]
+        places = list(zip(writes, sides, strict=True))
+        if self.is_chunked:
+            self._part(
+                accumulators, place, span, reads, strip, lambda sums: self._finish(sums, len(bias), panel, places)
+            )
+            return
         for walk, table in zip(self.walks, self.tables, strict=True):
             size = len(walk.outer) * len(walk.inner) * len(bias) * self.isa.lanes * ITEM
-            accumulators = self._walk(walk, table, reads, (weights, ahead, lines), accumulators)
+            accumulators = self._walk(walk, table, (0, len(walk.outer)), reads, (weights, ahead, lines), accumulators)
             weights, ahead = f.at(weights, size), f.at(ahead, len(walk.outer) * lines * LINE_BYTES)
-        self._finish(accumulators, len(bias), panel, list(zip(writes, sides, strict=True)))
+        self._finish(accumulators, len(bias), panel, places)
+
+    def _part(
+        self,
+        bias: list[Value],
+        place: Index,
+        span: tuple[Index, Index],
+        reads: list[Value],
+        strip: tuple[Value, Value, int],
+        finish: Callable[[list[Value]], None],
+    ) -> None:
+        """A span of turns: sums begin with the bias or where the span before left them, and are left or finished."""
+        f, size = self.f, self.isa.lanes * ITEM
+        kept = f.at(self.partial, f.mul(place, len(bias) * size))
+        is_first = f.compare("eq", span[0], 0)
+        sums = [f.select(is_first, value, f.load(value.type, kept, i * size)) for i, value in enumerate(bias)]
+        sums = self._walk(self.walks[0], self.tables[0], span, reads, strip, sums)
+        is_last = f.compare("eq", span[1], self.turns)
+        f.when(is_last, lambda: finish(sums))
+
+        def keep() -> None:
+            for i, value in enumerate(sums):
+                f.store(value, kept, i * size)
+
+        f.when(f.compare("ne", span[1], self.turns), keep)
 
     def _addresses(self, source: Value, y: Index, x: Index) -> tuple[list[Value], list[Index], list[Index]]:
         """For each pixel of the tile: where its receptive field begins, its offset in the output, in the residual."""
@@ -297,6 +360,7 @@ class _Emitter:
         self,
         walk: Walk,
         table: Value | int,
+        span: tuple[Index, Index],
         reads: list[Value],
         strip: tuple[Value, Value, int],
         accumulators: list[Value],
@@ -310,7 +374,7 @@ class _Emitter:
             move = f.mul(i, table) if isinstance(table, int) else f.load("i64", table, f.mul(i, 8))
             run = f.at(weights, f.mul(i, len(walk.inner) * stride))
             for line in range(lines):
-                f.prefetch(ahead, f.add(f.mul(i, lines * LINE_BYTES), line * LINE_BYTES))
+                f.prefetch(ahead, f.add(f.mul(f.sub(i, span[0]), lines * LINE_BYTES), line * LINE_BYTES))
             for k, (_, _, offset) in enumerate(walk.inner):
                 b = [f.load(vector(lanes), run, k * stride + v * lanes * ITEM) for v in range(vectors)]
                 for r, read in enumerate(reads):
@@ -319,7 +383,7 @@ class _Emitter:
                         sums[r * vectors + v] = f.fma(a, b[v], sums[r * vectors + v])
             return sums
 
-        return f.loop(0, len(walk.outer), turn, carried=accumulators)
+        return f.loop(*span, turn, carried=accumulators)
 
     def _finish(self, accumulators: list[Value], vectors: int, panel: Index, places: list[tuple[Index, Index]]) -> None:
         f, kernel, lanes = self.f, self.kernel, self.isa.lanes

@@ -23,7 +23,7 @@ from separable.kernels.moving import transpose
 
 # buffers, buffer_stride, ring, slots (of the rows in the ring), rows, n, weights, taps, where, aside
 ROW_PASS = ("ptr", "i64", "ptr", "ptr", "i64", "i64", "ptr", "i64", "ptr", "ptr")
-LONGEST_DIRECT = 13
+LONGEST_DIRECT = 17
 UNROLL = 4
 
 
@@ -32,8 +32,9 @@ class Rows:
     """The pass along rows: ``taps`` as in ``Columns``; ``channels`` only matter to the code of short kernels.
 
     A long kernel (``DENSE``, ``SPARSE``) takes exactly ``group_of`` rows at a time. ``aside`` is then what it needs
-    beside them, six words: pixels of a row of results (a multiple of 4), channels, floats of a row that is read, the
-    offsets of the columns, room for the rows on their side, room for the results on their side.
+    beside them, six words: how many pixels are done at a time, so that they stay in the first cache (a row of the ring
+    holds a multiple of them), channels, floats that are read for those, the offsets of the columns, room for the rows
+    on their side, room for the results on their side.
     """
 
     work: str
@@ -90,30 +91,34 @@ def _turned(f: Function, parameters: list[Value], spec: Rows, inner: Columns, is
     pixels, channels, read = (f.load("i64", aside, 8 * i) for i in range(3))
     offsets, turned, summed = (f.load("ptr", aside, 8 * i) for i in range(3, 6))
     kind = vector(lanes, spec.work)
-
-    def turn_in(x: Value, _: list[Value]) -> list[Value]:
-        for half in range(VECTORS):
-            rows = [f.load(kind, f.at(buffers, f.mul(stride, half * lanes + j)), f.mul(x, item)) for j in range(lanes)]
-            for i, column in enumerate(transpose(f, rows)):
-                f.store(column, turned, f.mul(f.add(f.mul(f.add(x, i), group), half * lanes), item))
-        return []
-
-    def turn_out(x: Value, _: list[Value]) -> list[Value]:
-        for half in range(VECTORS):
-            columns = [
-                f.load(kind, summed, f.mul(f.add(f.mul(f.add(x, i), group), half * lanes), item)) for i in range(lanes)
-            ]
-            for j, row in enumerate(transpose(f, columns)):
-                at = f.at(ring, f.load("i64", slots, 8 * (half * lanes + j)))
-                f.store(row, at, f.mul(x, item))
-        return []
-
-    f.loop(0, read, turn_in, step=lanes)
     width = f.mul(channels, group)
-    arguments = [
-        offsets, turned, weights, taps, where, Value("null", "ptr"), Value("0", "i64"), summed,
-        f.operand(f.mul(width, item), "i64"), pixels, f.operand(width, "i64"), Value("null", "ptr"), Value("0", "i64"),
-    ]  # fmt: skip
-    listed = ", ".join(f"{kind} {a.name}" for kind, a in zip(COLUMN_PASS, arguments, strict=True))
-    f.raw(f"call void @{inner.name}({listed})")
-    f.loop(0, n, turn_out, step=lanes)
+    null, zero = Value("null", "ptr"), Value("0", "i64")
+
+    def part(start: Value, _: list[Value]) -> list[Value]:
+        def turn_in(x: Value, _: list[Value]) -> list[Value]:
+            for half in range(VECTORS):
+                at = f.mul(f.add(start, x), item)
+                rows = [f.load(kind, f.at(buffers, f.mul(stride, half * lanes + j)), at) for j in range(lanes)]
+                for i, column in enumerate(transpose(f, rows)):
+                    f.store(column, turned, f.mul(f.add(f.mul(f.add(x, i), group), half * lanes), item))
+            return []
+
+        def turn_out(x: Value, _: list[Value]) -> list[Value]:
+            for half in range(VECTORS):
+                places = [f.mul(f.add(f.mul(f.add(x, i), group), half * lanes), item) for i in range(lanes)]
+                for j, row in enumerate(transpose(f, [f.load(kind, summed, place) for place in places])):
+                    at = f.at(ring, f.load("i64", slots, 8 * (half * lanes + j)))
+                    f.store(row, at, f.mul(f.add(start, x), item))
+            return []
+
+        f.loop(0, read, turn_in, step=lanes)
+        arguments = [
+            offsets, turned, weights, taps, where, null, zero, summed,
+            f.operand(f.mul(width, item), "i64"), pixels, f.operand(width, "i64"), null,
+        ]  # fmt: skip
+        listed = ", ".join(f"{kind} {a.name}" for kind, a in zip(COLUMN_PASS, arguments, strict=True))
+        f.raw(f"call void @{inner.name}({listed})")
+        f.loop(0, f.mul(pixels, channels), turn_out, step=lanes)
+        return []
+
+    f.loop(0, n, part, step=f.mul(pixels, channels))

@@ -14,32 +14,30 @@ from separable.kernels.isa import Isa
 
 ITEMS = {"float": 4, "double": 8}
 # A short kernel is unrolled with its weights in registers; a long one is a loop that serves every length.
-LONGEST_UNROLLED = 9
+LONGEST_UNROLLED = 7
 DENSE, SPARSE = "dense", "sparse"
 VECTORS = 2
 
-# slots, buffer, weights, taps, where, before, before_stride, target, target_stride, rows, n, spare, first
-COLUMN_PASS = ("ptr", "ptr", "ptr", "i64", "ptr", "ptr", "i64", "ptr", "i64", "i64", "i64", "ptr", "i64")
+# slots, buffer, weights, taps, where, before, before_stride, target, target_stride, rows, n, spare
+COLUMN_PASS = ("ptr", "ptr", "ptr", "i64", "ptr", "ptr", "i64", "ptr", "i64", "i64", "i64", "ptr")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Columns:
     """The pass down the columns: ``taps`` are the offsets of a short kernel, or ``DENSE``, or ``SPARSE``.
 
-    ``adds``: the sums begin with what other terms left, instead of zero. ``streams``: the target is written past the
-    caches; it must then be aligned to whole groups from element ``first`` on.
+    ``adds``: the sums begin with what other terms left, instead of zero.
     """
 
     work: str
     taps: tuple[int, ...] | str
     adds: bool = False
-    streams: bool = False
 
     @property
     def name(self) -> str:
         """The function's name."""
         taps = self.taps if isinstance(self.taps, str) else "_".join(map(str, self.taps))
-        return f"columns_{self.work}_{taps}" + "_adds" * self.adds + "_streams" * self.streams
+        return f"columns_{self.work}_{taps}" + "_adds" * self.adds
 
 
 def lanes_of(work: str, isa: Isa) -> int:
@@ -69,7 +67,7 @@ class _Columns:
         self.rows = 4
         (
             self.slots, self.buffer, self.weights, self.taps, self.where, self.before, self.before_stride,
-            self.target, self.target_stride, self.count, self.n, self.spare, self.first,
+            self.target, self.target_stride, self.count, self.n, self.spare,
         ) = parameters  # fmt: skip
 
     def write(self) -> None:
@@ -79,14 +77,12 @@ class _Columns:
         else:
             self.fixed = {k: self._weight(i) for i, k in enumerate(self.spec.taps)}
             over = self._along_each_row
-        first: Index = self.first if self.spec.streams else 0
-        full = f.add(first, f.mul(f.div(f.sub(self.n, first), group), group))
-        if self.spec.streams:
-            f.when(f.compare("sgt", first, 0), lambda: over(0, 1, streams=False))
-        over(first, full, streams=self.spec.streams)
-        f.when(f.compare("sgt", self.n, full), lambda: self._tail(full))
+        full = f.mul(f.div(self.n, group), group)
+        over(0, full)
+        # The last group is summed aside; of it only the columns that there are go to the target.
+        f.when(f.compare("sgt", self.n, full), lambda: over(full, f.add(full, 1), aside=True))
 
-    def _along_each_row(self, first: Index, last: Index, *, streams: bool, aside: bool = False) -> None:
+    def _along_each_row(self, first: Index, last: Index, aside: bool = False) -> None:
         f, taps = self.f, self.spec.taps
 
         def rows(y: Value, _: list[Value]) -> list[Value]:
@@ -95,7 +91,7 @@ class _Columns:
             targets = self._targets(y, aside)
 
             def columns(x: Value, _: list[Value]) -> list[Value]:
-                self._store(self._unrolled(reads, y, x), targets, x, streams, aside)
+                self._store(self._unrolled(reads, y, x), targets, x, aside)
                 return []
 
             f.loop(first, last, columns, step=self.group)
@@ -105,14 +101,14 @@ class _Columns:
 
         f.loop(0, self.count, rows, step=self.rows)
 
-    def _down_each_group(self, first: Index, last: Index, *, streams: bool, aside: bool = False) -> None:
+    def _down_each_group(self, first: Index, last: Index, aside: bool = False) -> None:
         f = self.f
         sums = self._dense if self.spec.taps == DENSE else self._sparse
 
         def columns(x: Value, _: list[Value]) -> list[Value]:
             def rows(y: Value, _: list[Value]) -> list[Value]:
                 targets = self._targets(y, aside)
-                self._store(sums(y, x), targets, x, streams, aside)
+                self._store(sums(y, x), targets, x, aside)
                 if aside:
                     self._copy(y, x)
                 return []
@@ -121,10 +117,6 @@ class _Columns:
             return []
 
         f.loop(first, last, columns, step=self.group)
-
-    def _tail(self, full: Index) -> None:
-        over = self._down_each_group if isinstance(self.spec.taps, str) else self._along_each_row
-        over(full, self.f.add(full, 1), streams=False, aside=True)
 
     def _targets(self, y: Value, aside: bool) -> list[Value]:
         """Where each of the rows goes: to ``spare`` when there is no such row."""
@@ -155,15 +147,12 @@ class _Columns:
 
             f.when(f.compare("slt", f.add(y, r), self.count), row)
 
-    def _store(self, sums: list[list[Value]], targets: list[Value], x: Value, streams: bool, aside: bool) -> None:
+    def _store(self, sums: list[list[Value]], targets: list[Value], x: Value, aside: bool) -> None:
         f = self.f
         for row, target in zip(sums, targets, strict=True):
             for u, value in enumerate(row):
                 offset = f.add(0 if aside else f.mul(x, self.item), u * self.lanes * self.item)
-                if streams:
-                    f.stream(value, target, offset)
-                else:
-                    f.store(value, target, offset)
+                f.store(value, target, offset)
 
     def _begin(self, y: Value, x: Value) -> list[list[Value]]:
         f = self.f
@@ -189,13 +178,16 @@ class _Columns:
         return [self.f.fma(value, weight, total) for value, total in zip(values, sums, strict=True)]
 
     def _unrolled(self, reads: dict[int, Value], y: Value, x: Value) -> list[list[Value]]:
-        sums = self._begin(y, x)
-        for i, row in reads.items():
-            values = self._load(row, x)
-            for r in range(self.rows):
-                if i - r in self.fixed:
-                    sums[r] = self._fma(values, self.fixed[i - r], sums[r])
-        return sums
+        """One register of columns after the other: with several at a time the weights would not fit beside the sums."""
+        f, starts = self.f, self._begin(y, x)
+        for u in range(VECTORS):
+            at = f.add(f.mul(x, self.item), u * self.lanes * self.item)
+            for i, row in reads.items():
+                value = f.load(self.kind, row, at)
+                for r in range(self.rows):
+                    if i - r in self.fixed:
+                        starts[r][u] = f.fma(value, self.fixed[i - r], starts[r][u])
+        return starts
 
     def _dense(self, y: Value, x: Value) -> list[list[Value]]:
         """All taps of several rows at once: each row of the buffer is loaded once for all outputs that it touches."""

@@ -7,9 +7,9 @@ result. Several terms have a ring each and are summed before anything is written
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 
 from separable.kernels.convolution import SIGNATURE
 from separable.kernels.filter_pixels import LOAD, NOWHERE, STORE, load_name, store_name, write_load, write_store
@@ -35,7 +35,6 @@ WORDS = (
     "terms", "term_table",  # a term: see TERM
     "memory", "memory_stride",  # of thread 0, and from one thread to the next
     "buffers", "buffer_row", "aside", "partial", "partial_row", "spare",  # offsets in a thread's memory
-    "first",  # floats of a row before its first aligned group
 )  # fmt: skip
 TERM = (
     "rows", "columns", "row_weights", "row_taps", "row_where", "row_shift",
@@ -46,13 +45,17 @@ UNIT_WORDS = 6
 
 @dataclass(frozen=True, kw_only=True)
 class Filtering:
-    """The functions of one kind of filter: pixel types, the type that is computed in, the passes of each term."""
+    """The functions of one kind of filter: pixel types, the type that is computed in, the passes of each term.
+
+    ``streams``: the result is written past the caches.
+    """
 
     work: str
     source: str
     target: str
     rows: tuple[Rows, ...]
     columns: tuple[Columns, ...]
+    streams: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,37 +73,30 @@ class Entries:
 @cache
 def entries(filtering: Filtering, isa: Isa) -> Entries:
     """The machine code of a filter, from the disk where it lies there."""
-    parts = {f"filter_{filtering.work}": _driver_source(filtering.work)}
-    parts[load_name(filtering.source, filtering.work)] = _source(
-        lambda m: write_load(m, filtering.source, filtering.work, isa)
-    )
-    parts[store_name(filtering.work, filtering.target)] = _source(
-        lambda m: write_store(m, filtering.work, filtering.target, isa)
-    )
-    for rows in filtering.rows:
-        parts[rows.name] = _source(lambda m, rows=rows: write_rows(m, rows, isa))
-    for columns in filtering.columns:
-        parts[columns.name] = _source(lambda m, columns=columns: write_columns(m, columns, isa))
-    library = Library([object_code(text, isa) for text in parts.values()], isa)
+    work, streams = filtering.work, filtering.streams
+    driver, load = f"filter_{work}", load_name(filtering.source, work)
+    store = store_name(work, filtering.target, streams=streams)
+    writers: dict[str, Callable[[Module], None]] = {
+        driver: lambda m: m.function(driver, SIGNATURE, lambda f, p: _Driver(f, p, work).write()),
+        load: lambda m: write_load(m, filtering.source, work, isa),
+        store: lambda m: write_store(m, work, filtering.target, isa, streams=streams),
+    }
+    writers |= {rows.name: partial(write_rows, spec=rows, isa=isa) for rows in filtering.rows}
+    writers |= {columns.name: partial(write_columns, spec=columns, isa=isa) for columns in filtering.columns}
+    library = Library([object_code(_source(write), isa) for write in writers.values()], isa)
     return Entries(
         library=library,
-        driver=library.address(f"filter_{filtering.work}"),
-        load=library.address(load_name(filtering.source, filtering.work)),
-        store=library.address(store_name(filtering.work, filtering.target)),
+        driver=library.address(driver),
+        load=library.address(load),
+        store=library.address(store),
         rows=tuple(library.address(rows.name) for rows in filtering.rows),
         columns=tuple(library.address(columns.name) for columns in filtering.columns),
     )
 
 
-def _source(write: object) -> str:
+def _source(write: Callable[[Module], None]) -> str:
     module = Module()
-    write(module)  # type: ignore[operator]
-    return module.text
-
-
-def _driver_source(work: str) -> str:
-    module = Module()
-    module.function(f"filter_{work}", SIGNATURE, lambda f, p: _Driver(f, p, work).write())
+    write(module)
     return module.text
 
 
@@ -216,7 +212,6 @@ class _Driver:
                     self._pointer(facts["column_weights"]), facts["column_taps"],
                     self._pointer(facts["column_where"]), self.partial, words["partial_row"], sums,
                     f.select(is_direct, words["target_row"], words["partial_row"]), count, self.n, self.spare,
-                    words["first"],
                 ],
             )  # fmt: skip
             return []

@@ -22,7 +22,7 @@ def peak_loop(isa: Isa, threads: int) -> tuple[Callable[[], None], int]:
     module.function("peak", SIGNATURE, lambda f, p: _write(f, p, isa))
     library = Library([object_code(module.text, isa)], isa)
     sink = np.zeros(CHAINS * isa.lanes * threads + 16, np.float32)
-    step = np.array([library.address("peak"), sink.ctypes.data, threads], np.uint64)
+    step = np.array([library.address("peak"), sink.ctypes.data, threads, 0], np.uint64)
     phase = np.array([TOGETHER, 1, step.ctypes.data, 0, 1, 0], np.int64)
     held = (library, sink, step, phase)
     pool = shared_pool(threads, isa)

@@ -4,11 +4,12 @@ The threads are Python's, but live in native code with the interpreter lock rele
 spins for some tens of microseconds and then parks on a condition variable, so that an idle pool costs nothing.
 
 A program is an array of phases, each of six i64: ``mode, steps, address, first image, images, 0``. A step is
-(function, arguments, shares). In mode ``TOGETHER`` all threads share every step of one image after the other; in mode
-``APART`` each thread takes whole images and does them on its own, and ``address`` holds one list of steps for each.
+(function, arguments, shares, is downwards). In mode ``TOGETHER`` all threads share every step of one image after the
+other; in mode ``APART`` each thread takes whole images and does them on its own, and ``address`` holds one list of
+steps for each.
 
-Shares are claimed: first the thread's own, in order, then what the others have not begun. A core that somebody else
-slows down for a while then costs as much as it lost, not twice that.
+Shares are claimed: first the thread's own, upwards or downwards, then what the others have not begun. A core that
+somebody else slows down for a while then costs as much as it lost, not twice that.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from separable.kernels.isa import Isa
 from separable.kernels.jit import Library, object_code
 
 TOGETHER, APART = 0, 1
-PHASE_WORDS, STEP_WORDS = 6, 3
+PHASE_WORDS, STEP_WORDS = 6, 4
 SPINS = 2000  # of some 20 ns each: longer than any barrier of a healthy run, shorter than a scheduler's turn
 GENERATION, ARRIVED, PHASE, SLEEPERS, PHASES, COUNT, THREADS, STOP, MUTEX, CONDITION = (
     0, 64, 128, 192, 256, 264, 272, 320, 384, 512,
@@ -259,12 +260,18 @@ def _share(f: Function, parameters: list[Value]) -> None:
     """This thread's part of one step."""
     pool, thread, threads, step, image = parameters
     shares = f.load("i64", step, 16)
+    is_down = f.compare("ne", f.load("i64", step, 24), 0)
 
     def of(i: Value, _: list[Value]) -> list[Value]:
         whose = f.rem(f.add(thread, i), threads)
         first, last = (f.div(f.mul(f.add(whose, n), shares), threads) for n in (0, 1))
         counter = _claims(f, pool, threads, whose)
-        _claimed(f, counter, f.sub(last, first), lambda mine: _call(f, step, f.add(first, mine), shares, image))
+
+        def one(mine: Value) -> None:
+            up, down = f.add(first, mine), f.sub(f.sub(last, 1), mine)
+            _call(f, step, f.select(is_down, down, up), shares, image)
+
+        _claimed(f, counter, f.sub(last, first), one)
         return []
 
     f.loop(0, threads, of)

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from separable.errors import ModelError
+from separable.errors import ModelError, SpecError
 from separable.models.boxes import DefaultBoxes, decode
 from separable.models.detections import Detections, DetectOptions, detect
 from separable.models.images import check_images
@@ -52,9 +52,9 @@ class SSDLite(nn.Module):
         blocks = blocks_of(network)
         self.in_channels = in_channels(blocks)
         self.input_shape = (self.in_channels, 320, 320)
+        self.backbone = _Backbone(_segments(blocks, strides), extras, separable)
         self.stride = strides[-1]
         self.strides = (*strides, *(strides[-1] * 2**level for level in range(1, len(extras) + 1)))
-        self.backbone = _Backbone(_segments(blocks, strides), extras, separable)
         self.head = _Head(self.backbone.channels, classes, self.boxes.per_position, separable)
         initialize_(self.backbone.extra)
         initialize_(self.head)
@@ -165,6 +165,8 @@ def _segments(blocks: nn.Sequential, strides: Sequence[int]) -> Taps:
 
     That is behind the expansion of the inverted residual that takes the next stride, or in front of any other block.
     """
+    if not strides or list(strides) != sorted(set(strides)):
+        raise SpecError("SSDLite.strides", given=tuple(strides), expected="one or more strides, each above the last")
     reached = reach(blocks)
     segments: list[nn.Module] = []
     current: list[nn.Module] = []

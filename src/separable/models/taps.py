@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from separable.errors import ModelError, SpecError
 from separable.models.efficientnet import EfficientNet
@@ -23,7 +22,7 @@ from separable.models.mobilenet_v3 import MobileNetV3
 from separable.models.resnet import ResNet
 from separable.models.xception import Xception
 
-SIDE = 1024  # Of the image without values on which strides are read off; a multiple of every stride there is.
+SIDE = 128  # Of the image on which strides are read off; a multiple of every stride there is.
 Sliding = nn.Conv2d | nn.MaxPool2d
 
 
@@ -35,12 +34,12 @@ class Taps(nn.Sequential):
         self.taps = tuple(taps)
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        maps = []
+        maps = {}
         for name, block in self.named_children():
             x = block(x)
             if name in self.taps:
-                maps.append(x)
-        return maps
+                maps[name] = x
+        return [maps[name] for name in self.taps]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +96,7 @@ def without_head(blocks: nn.Sequential) -> nn.Sequential:
 
 
 def reach(blocks: nn.Sequential) -> Reach:
-    """Strides and channels along the blocks, found by running them on shapes alone."""
+    """Strides and channels along the blocks, found by running them on an image of zeros."""
     entering: dict[str, int] = {}
     leaving: dict[str, int] = {}
     channels: dict[str, int] = {}
@@ -111,12 +110,15 @@ def reach(blocks: nn.Sequential) -> Reach:
     layers = [(name, layer) for name, layer in blocks.named_modules() if isinstance(layer, Sliding)]
     hooks = [layer.register_forward_pre_hook(partial(enter, name)) for name, layer in layers]
     hooks += [block.register_forward_hook(partial(leave, name)) for name, block in blocks.named_children()]
-    shapes = {name: tensor.to("meta") for name, tensor in blocks.state_dict().items()}
+    modes = {module: module.training for module in blocks.modules()}
     try:
-        functional_call(blocks, shapes, (torch.empty(1, in_channels(blocks), SIDE, SIDE, device="meta"),))
+        with torch.no_grad():
+            blocks.eval()(next(blocks.parameters()).new_zeros(1, in_channels(blocks), SIDE, SIDE))
     finally:
         for hook in hooks:
             hook.remove()
+        for module, mode in modes.items():
+            module.training = mode
     return Reach(entering=entering, leaving=leaving, channels=channels)
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+import torch.fx
 from torch import Tensor, fx, nn
 
 from separable.errors import DataError, SpecError
 from separable.nn import TimeChannelResidual1d, initialize_
 from separable.nn.geometry import check_positive
-from separable.nn.time_channel import masked_mean, strided
+from separable.nn.time_channel import masked_peak, strided
 
 SYMBOLS = 257  # the end of a text, and every byte
 KERNEL, REPEATS, STRIDE = 5, 2, 2
@@ -19,9 +20,10 @@ KERNEL, REPEATS, STRIDE = 5, 2, 2
 class SeparableText(nn.Module):
     """Symbols (n, w), whole numbers that are 0 behind the end of a text, to logits (n, classes).
 
-    A vector a symbol, ``blocks`` residual blocks of two separable convolutions of kernel 5, and the mean over the text.
+    A vector a symbol, ``blocks`` residual blocks of two separable convolutions of kernel 5, and for each channel the
+    largest value in the text (max-over-time pooling, Collobert et al. 2011).
     Each block after the first halves the length and doubles the channels. Texts of different lengths in one batch are
-    padded with 0, and how far changes nothing, in training neither. An empty text is a mean of nothing, all zeros.
+    padded with 0, and how far changes nothing, in training neither. An empty text is all zeros.
     """
 
     def __init__(self, width: int, blocks: int, classes: int, symbols: int, standard: bool) -> None:
@@ -47,13 +49,12 @@ class SeparableText(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         self._check(x)
-        places = torch.arange(1, x.shape[1] + 1, device=x.device)
-        lengths: Tensor | None = (places * (x != 0)).amax(dim=1)
+        lengths = _lengths(x)
         y = self.embedding(x).transpose(1, 2)
         for index, block in enumerate(self.blocks):
             y = block(y, lengths)
             lengths = strided(lengths, STRIDE) if index > 0 else lengths
-        logits: Tensor = self.classifier(masked_mean(y, lengths))
+        logits: Tensor = self.classifier(masked_peak(y, lengths))
         return logits
 
     def _check(self, x: Tensor) -> None:
@@ -62,6 +63,15 @@ class SeparableText(nn.Module):
             given = f"{str(x.dtype).removeprefix('torch.')} of shape {tuple(x.shape)}"
             expected, remedy = f"int64 (n, w), whole numbers below {self.symbols}", "encode_text makes them of strings."
             raise SpecError("SeparableText", given=given, expected=expected, remedy=remedy)
+
+
+def _lengths(x: Tensor) -> Tensor:
+    """Up to which symbol each text goes: the last that is not 0."""
+    return (torch.arange(1, x.shape[1] + 1, device=x.device) * (x != 0)).amax(dim=1)
+
+
+# The places depend on the size, so a traced network keeps it whole.
+torch.fx.wrap("_lengths")
 
 
 def separable_text(

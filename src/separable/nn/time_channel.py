@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import overload
+
 import torch
-from torch import Tensor, fx, nn
+import torch.fx
+from torch import Tensor, nn
 
 from separable.errors import SpecError
 from separable.nn.conv_norm import Activation, centred_padding
@@ -104,12 +107,20 @@ def length_mask(lengths: Tensor, size: int) -> Tensor:
     >>> length_mask(torch.tensor([1, 3]), 3).tolist()
     [[[True, False, False]], [[True, True, True]]]
     """
-    if not isinstance(lengths, fx.Proxy) and (lengths.dim() != 1 or lengths.is_floating_point()):
+    if lengths.dim() != 1 or lengths.is_floating_point():
         given = f"{str(lengths.dtype).removeprefix('torch.')} of shape {tuple(lengths.shape)}"
         raise SpecError("length_mask", given=given, expected="whole numbers (n,), one for each signal")
     return (torch.arange(size, device=lengths.device) < lengths[:, None])[:, None]
 
 
+# The mask depends on the size, so a traced network keeps it whole.
+torch.fx.wrap("length_mask")
+
+
+@overload
+def strided(lengths: Tensor, stride: int) -> Tensor: ...
+@overload
+def strided(lengths: None, stride: int) -> None: ...
 def strided(lengths: Tensor | None, stride: int) -> Tensor | None:
     """How long signals of these lengths are behind a layer of that stride."""
     return None if lengths is None else (lengths + stride - 1) // stride
@@ -120,6 +131,11 @@ def masked_mean(x: Tensor, lengths: Tensor | None) -> Tensor:
     if lengths is None:
         return x.mean(dim=2)
     return (x * length_mask(lengths, x.shape[2])).sum(dim=2) / lengths.clamp(min=1)[:, None]
+
+
+def masked_peak(x: Tensor, lengths: Tensor) -> Tensor:
+    """The largest (n, c) of x (n, c, w), which is nowhere below 0, over each signal's first ``lengths`` positions."""
+    return (x * length_mask(lengths, x.shape[2])).amax(dim=2)
 
 
 def masked_norm(norm: nn.Module, x: Tensor, lengths: Tensor | None) -> Tensor:

@@ -37,12 +37,11 @@ class Feed:
     def batches(self, start: int, *, rank: int = 0, processes: int = 1) -> Iterator[Batch]:
         """Without end, this process's share of every batch from step ``start`` on; ``DataError`` names the batch."""
         if self.shared is not None:
-            sharing = self.shared.for_training(self.seed, start=start, rank=rank, processes=processes)
-            yield from (_read(batch, f"step {step}") for step, batch in enumerate(sharing, start))
-        for epoch in itertools.count(start // self.steps):
-            for index, batch in enumerate(self.epoch(epoch)):
-                if epoch * self.steps + index >= start:
-                    yield batch.rows(slice(whole_share(batch.samples, processes))).rows(slice(rank, None, processes))
+            shares = self.shared.for_training(self.seed, start=start, rank=rank, processes=processes)
+            return (_read(batch, f"step {step}") for step, batch in enumerate(shares, start))
+        epochs = itertools.chain.from_iterable(map(self.epoch, itertools.count(start // self.steps)))
+        whole = itertools.islice(epochs, start % self.steps, None)
+        return (b.rows(slice(whole_share(b.samples, processes))).rows(slice(rank, None, processes)) for b in whole)
 
     def epoch(self, number: int) -> Iterator[Batch]:
         """The whole batches of an epoch."""
@@ -122,9 +121,9 @@ def _read(item: Any, where: str) -> Batch:
         inputs, labels = item
         names = tuple(inputs) if isinstance(inputs, Mapping) else None
         several = inputs.values() if isinstance(inputs, Mapping) else inputs
-        batch = Batch(inputs=(several,) if isinstance(several, Tensor) else tuple(several), names=names, labels=labels)
+        batch = Batch(inputs=tuple(several) if isinstance(inputs, SEVERAL) else (inputs,), names=names, labels=labels)
     else:
-        given = f"{type(item).__name__}{f' of {len(item)}' if isinstance(item, tuple | list) else ''}"
+        given = f"a {type(item).__name__}{f' of {len(item)}' if isinstance(item, tuple | list) else ''}"
         raise DataError(where, given=given, expected="a pair (inputs, targets)", remedy=PAIR_REMEDY)
     if not batch.inputs or not all(isinstance(tensor, Tensor) and tensor.dim() for tensor in batch.inputs):
         given = ", ".join(type(part).__name__ for part in batch.inputs) or "nothing"
@@ -135,4 +134,5 @@ def _read(item: Any, where: str) -> Batch:
     return batch
 
 
+SEVERAL = (Mapping, tuple, list)
 PAIR_REMEDY = "separable.read_batches makes batches of arrays of inputs and labels."

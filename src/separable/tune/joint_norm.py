@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
-from torch.distributed.nn.functional import all_reduce
+from torch import distributed as dist
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from separable.tune.batch_norm import batch_norms
@@ -42,10 +44,10 @@ class _JointBatchNorm(_BatchNorm):
     def forward(self, input: Tensor) -> Tensor:
         if not self.training:
             return super().forward(input)
-        x = input.float()
+        x = input if input.dtype == torch.float64 else input.float()
         axes = [axis for axis in range(x.dim()) if axis != 1]
         shape = [-1 if axis == 1 else 1 for axis in range(x.dim())]
-        count = _total(x.new_tensor(x.numel() / x.shape[1]))
+        count = x.numel() // x.shape[1] * place()[1]  # every process has as many samples
         mean = _total(x.sum(axes)) / count
         centred = x - mean.reshape(shape)
         # From the centred values: the mean square less the squared mean would lose digits.
@@ -67,7 +69,20 @@ class _JointBatchNorm(_BatchNorm):
                 own.lerp_(new, share)
 
 
+class _Total(torch.autograd.Function):
+    """The sum over the processes. Each has given a part of every sum, so the gradients of all sums are its own."""
+
+    @staticmethod
+    def forward(context: Any, tensor: Tensor) -> Tensor:  # noqa: ARG004
+        total = tensor.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(context: Any, gradient: Tensor) -> Tensor:
+        return _Total.forward(context, gradient)
+
+
 def _total(tensor: Tensor) -> Tensor:
-    """The sum over the processes, through which gradients pass."""
-    total: Tensor = all_reduce(tensor)  # type: ignore[no-untyped-call]
+    total: Tensor = _Total.apply(tensor)  # type: ignore[no-untyped-call]
     return total

@@ -75,9 +75,9 @@ class Run:
                 tell(learner.step)
 
 
-def check_finite(where: str, losses: Sequence[float], step: int) -> None:
+def check_finite(where: str, values: Sequence[float], step: int, what: str = "loss") -> None:
     """``ModelError`` unless all are finite."""
-    if not all(map(math.isfinite, losses)):
-        given = f"a loss of {losses[0]} at step {step}"
+    if not all(map(math.isfinite, values)):
+        given = f"a {what} of {values[0]} at step {step}"
         remedy = "Lower learning_rate." if step else "Look for what is not finite in the weights, inputs or targets."
-        raise ModelError(where, given=given, expected="a finite loss", remedy=remedy)
+        raise ModelError(where, given=given, expected=f"a finite {what}", remedy=remedy)

@@ -105,7 +105,7 @@ def train(
         progress=progress,
     ).carry_out_(
         learner,
-        lambda: _name(model, feed, loss, options),
+        lambda: _name(model, feed, options, getattr(loss, "__qualname__", type(loss).__name__), evaluate is None),
         lambda step: feed.batches(step, rank=rank, processes=processes),
     )
     trained = learner.result()
@@ -181,7 +181,8 @@ class _Training:
         check_finite("train", row, self.step)
         self.optimizer.zero_grad()
         loss.backward()
-        nn.utils.clip_grad_norm_(self.model.parameters(), self.options.clip)
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.options.clip)
+        check_finite("train", [float(norm)], self.step, "gradient")
         self.optimizer.step()
         self.history += row
         self.step += 1
@@ -252,9 +253,8 @@ def _limited(batches: Iterable[Batch], samples: int) -> Iterator[Batch]:
             return
 
 
-def _name(model: nn.Module, feed: Feed, loss: Criterion, options: TrainOptions) -> str:
-    """The same for the same model, data and options: what a checkpoint belongs to."""
-    first = next(feed.epoch(0))
-    criterion = getattr(loss, "__qualname__", type(loss).__name__)
+def _name(model: nn.Module, feed: Feed, options: TrainOptions, *rest: object) -> str:
+    """The same for the same model, data, options and what else there is: what a checkpoint belongs to."""
+    inputs = next(feed.epoch(0)).inputs
     knobs = replace(options, checkpoint_every=1)
-    return fingerprint([*first.inputs, model], knobs, criterion, feed.steps, list(model.state_dict()))
+    return fingerprint([*inputs, model], knobs, feed.steps, list(model.state_dict()), *rest)

@@ -1,8 +1,9 @@
-"""What a detector's training minimises. In: default boxes, its answer, true boxes. Out: the loss."""
+"""What a detector is trained on and judged by. In: its answers, true boxes. Out: the loss, average precision."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -10,6 +11,25 @@ from torch import Tensor
 
 from separable.errors import DataError
 from separable.models.boxes import encode, iou
+from separable.models.detections import Detections
+
+OVERLAPS = tuple(0.5 + 0.05 * step for step in range(10))
+RECALLS = 101
+MOST = 100  # Detections an image that count, the best.
+
+
+@dataclass(frozen=True, kw_only=True)
+class BoxScore:
+    """Average precision over all classes with true boxes: the mean over overlaps of 0.5 to 0.95, and that at 0.5
+    alone; ``classes`` has the former for each label."""
+
+    mean: float
+    at_half: float
+    classes: dict[int, float]
+
+    def __str__(self) -> str:
+        each = ", ".join(f"class {label}: {value:.1%}" for label, value in self.classes.items())
+        return f"AP {self.mean:.1%}, at IoU 0.5 {self.at_half:.1%} ({each})"
 
 
 def pad_boxes(images: Iterable[tuple[Tensor, Tensor]]) -> Tensor:
@@ -77,3 +97,60 @@ class BoxLoss:
         is_hard = hardest < self.negatives * is_object.sum(dim=1, keepdim=True)
         of_classes = of_classes[is_object | is_hard].sum()
         return (of_boxes + of_classes) / is_object.sum().clamp(min=1)
+
+
+def average_precision(found: Sequence[Detections], truth: Sequence[tuple[Tensor, Tensor]]) -> BoxScore:
+    """How right the detections of each image are, given its true boxes (k, 4) and labels (k,): as COCO counts.
+
+    A detection, best first, is right if it overlaps a true box of its class that no better one has taken; it takes the
+    one that it overlaps most. Average precision is the mean, over 101 recalls from 0 to 1, of the best precision
+    at that recall or above. At most 100 detections an image count.
+    """
+    if len(found) != len(truth):
+        raise DataError("average_precision", given=f"{len(found)} and {len(truth)} images", expected="as many of both")
+    labels = sorted({int(label) for _, labels in truth for label in labels})
+    if not labels:
+        raise DataError("average_precision", given="no true boxes", expected="at least one")
+    by_label = {label: _precision(found, truth, label) for label in labels}
+    values = torch.stack(list(by_label.values()))
+    return BoxScore(
+        mean=float(values.mean()),
+        at_half=float(values[:, 0].mean()),
+        classes={label: float(value.mean()) for label, value in by_label.items()},
+    )
+
+
+def _precision(found: Sequence[Detections], truth: Sequence[tuple[Tensor, Tensor]], label: int) -> Tensor:
+    """The average precision of one class at each of ``OVERLAPS``."""
+    scores, rights, wanted = [], [], 0
+    for detections, (boxes, labels) in zip(found, truth, strict=True):
+        best = detections.scores.argsort(descending=True, stable=True)[:MOST]
+        mine = best[detections.labels[best] == label]
+        targets = boxes[labels == label]
+        scores.append(detections.scores[mine].double())
+        rights.append(_rights(iou(detections.boxes[mine].double(), targets.double())))
+        wanted += len(targets)
+    order = torch.cat(scores).argsort(descending=True, stable=True)
+    right = torch.cat(rights)[order].double().cumsum(0)
+    precision = right / torch.arange(1, len(right) + 1, dtype=torch.float64).unsqueeze(1)
+    # The best precision at this recall or any above it.
+    envelope = precision.flip(0).cummax(0).values.flip(0) if len(right) else precision
+    envelope = torch.cat([envelope, torch.zeros(1, len(OVERLAPS), dtype=torch.float64)])
+    # A recall of 7 of 10 is one of 0.7, however the two are rounded.
+    recalls = torch.linspace(0, 1, RECALLS, dtype=torch.float64) - 1e-9
+    reached = torch.stack([torch.searchsorted(column.contiguous(), recalls) for column in (right / wanted).T])
+    return envelope.gather(0, reached.T).mean(0)
+
+
+def _rights(overlaps: Tensor) -> Tensor:
+    """Which of k detections, best first, are right at each of ``OVERLAPS``; ``overlaps`` (k, m) with the true boxes."""
+    least = torch.tensor(OVERLAPS, dtype=torch.float64).unsqueeze(1)
+    right = torch.zeros(len(overlaps), len(OVERLAPS), dtype=torch.bool)
+    free = torch.ones(len(OVERLAPS), overlaps.shape[1], dtype=torch.bool)
+    if overlaps.shape[1]:
+        for index, row in enumerate(overlaps):
+            most, at = torch.where(free, row, -1.0).max(dim=1, keepdim=True)
+            hit = most >= least
+            right[index] = hit.squeeze(1)
+            free.scatter_(1, at, free.gather(1, at) & ~hit)
+    return right
