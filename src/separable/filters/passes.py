@@ -111,7 +111,7 @@ class Plan:
         self._words = np.zeros(len(WORDS), np.int64)
         for i, name in enumerate(WORDS):
             self._words[i] = words.get(name, 0)
-        self._step = np.array([self._entries.driver, self._words.ctypes.data], np.uint64)
+        self._step = np.array([self._entries.driver, self._words.ctypes.data, job.threads, 0], np.uint64)
         self._phase = np.array([TOGETHER, 1, self._step.ctypes.data, 0, 1, 0], np.int64)
         self._call = (self._phase.ctypes.data, 1)
         self._source, self._target = WORDS.index("source"), WORDS.index("target")
