@@ -20,6 +20,7 @@ from separable.graph import compare, load_exported
 from separable.nn import FactorizedConv
 from separable.pipeline import ShrinkOptions, shrink
 from separable.plan import Plan
+from separable.report.facts import Facts
 from separable.spec import Budget
 from separable.tune import DistillOptions
 
@@ -219,6 +220,18 @@ def test_a_model_that_cannot_be_shrunk_is_refused_with_the_reason() -> None:
 def test_a_wrong_example_is_refused_with_the_layer_where_it_broke(example: Tensor) -> None:
     with pytest.raises(ModelError, match="'0'"):
         shrink(network(), example)
+
+
+@pytest.mark.real_clock
+def test_candidates_are_priced_and_models_timed_on_the_engine() -> None:
+    options = ShrinkOptions(distill=None, progress=False, also="eager")
+    shrunk = shrink(network(), images(1), budget=HALF_THE_MACS, engine="separable", options=options)
+    assert shrunk.prices is not None
+    assert shrunk.prices.is_measured
+    assert shrunk.facts.engine == "separable"
+    assert [other.engine for other in shrunk.facts.elsewhere] == ["eager"]
+    assert "latency, measured (eager)" in str(shrunk)
+    assert Facts.from_json(json.loads(json.dumps(shrunk.facts.to_json()))) == shrunk.facts
 
 
 def test_an_unknown_engine_is_refused() -> None:
