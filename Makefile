@@ -13,8 +13,9 @@ BIN := .venv/bin
 demo: .venv/ready
 	$(BIN)/separable demo
 
+# One thread a process: two processes share two cores better than two threads each would.
 test: .venv/ready
-	$(BIN)/pytest
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto
 
 check: .venv/ready
 	$(BIN)/ruff check .

@@ -17,5 +17,5 @@ def test_the_readme_runs_line_by_line(tmp_path: Path, monkeypatch: pytest.Monkey
     for block in blocks:
         exec(compile(block, str(README), "exec"), names)
     assert {path.name for path in tmp_path.iterdir()} == {"report.html", "small.pt2"}
-    assert len(blocks) == 3
+    assert len(blocks) == 5
     assert all(printed)

@@ -143,11 +143,8 @@ def shrink(
     machine = this_machine()
     plan, prices = told_by_first(lambda: _plan(model, example, sites, fit, budget, engine, options.progress))
     recovered = _recovered(model, rewrite(model, plan), fit, check, options)
-    timings = told_by_first(lambda: time_in_turns(model, recovered.model, example, engine=engine))
-    also = options.also
-    elsewhere = (
-        {also: told_by_first(lambda: time_in_turns(model, recovered.model, example, engine=also))} if also else {}
-    )
+    engines = [name for name in (engine, options.also) if name]
+    timings = told_by_first(lambda: [time_in_turns(model, recovered.model, example, engine=name) for name in engines])
     evidence = Evidence(
         model=_name(model),
         input=_shapes(example),
@@ -157,8 +154,8 @@ def shrink(
         plan=plan,
         prices=prices,
         after=count(recovered.model, example),
-        timings=timings,
-        elsewhere=elsewhere,
+        timings=timings[0],
+        elsewhere=dict(zip(engines[1:], timings[1:], strict=True)),
         machine=machine,
         calibrated=recovered.calibrated,
         distilled=recovered.distilled,
@@ -166,7 +163,7 @@ def shrink(
         metrics=_measured(metrics or {}, model, recovered.model),
         inputs=0 if fit is None else fit.samples or 0,
         notes=(*plan.notes, *recovered.notes),
-        warnings=_warnings(model, plan.budget, timings, fit),
+        warnings=_warnings(model, plan.budget, timings[0], fit),
         date=today(),
         seed=options.distill.seed if options.distill else None,
     )

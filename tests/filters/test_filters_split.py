@@ -173,6 +173,12 @@ def test_the_cheapest_terms_are_the_rows_where_there_is_nothing_to_gain(kernel: 
     np.testing.assert_allclose(terms.dense(), kernel, atol=1e-12)
 
 
+@pytest.mark.parametrize("tolerance", [1e-12, 1e-2])
+def test_one_piece_is_counted_by_the_kernel_that_was_asked_for_and_not_by_its_approximation(tolerance: float) -> None:
+    disk = np.hypot(*np.mgrid[-7:8, -7:8]) < 7.5
+    assert split(disk, tolerance).direct_macs == disk.sum() == 177
+
+
 def test_rows_of_zeros_cost_no_term() -> None:
     assert len(row_by_row([[0, 0, 0], [1, 2, 3], [0, 0, 0]]).terms) == 1
 

@@ -122,7 +122,7 @@ class _Recorder(TorchDispatchMode):
             return self._fold(func, args, kwargs, written)
         self._require_writable(written, is_by_data=True)
         if torch.Tag.inplace_view in func.tags:
-            raise ModelError(WHERE, given=f"{func}, which changes a shape in place", expected="a new tensor")
+            return _unmoved(func, args, kwargs)
         result = self._shapes_of(func, args, kwargs)
         if _tensors(result):
             self._append(func, (args, kwargs), result, written, is_random=is_random)
@@ -225,6 +225,16 @@ def _storage(x: Tensor) -> int:
 
 def _tensors(tree: Any) -> list[Tensor]:
     return [leaf for leaf in pytree.tree_leaves(tree) if isinstance(leaf, Tensor)]
+
+
+def _unmoved(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Tensor:
+    """The argument of a call that changes its view in place, where no element moves: strides of single elements."""
+    x: Blank = args[0]
+    after = func(x.meta.detach(), *args[1:], **kwargs)
+    axes = [(size, stride) for size, stride in zip(after.shape, after.stride(), strict=True) if size > 1]
+    if after.shape != x.shape or axes != [(n, s) for n, s in zip(x.shape, x.stride(), strict=True) if n > 1]:
+        raise ModelError(WHERE, given=f"{func}, which changes a shape in place", expected="a new tensor")
+    return x
 
 
 def _written(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Tensor]:

@@ -203,21 +203,25 @@ class _Scheduler:
                 self.lasting.add(node.name)
                 start = Place(map=node.name, offset=target.offset(top, left))
                 self._add(node.name, Move(source=source, target=inner), {0: there, 3: start})
-            case Take(rows=rows, columns=columns):
-                resample = Resample(
-                    source=source,
-                    target=target,
-                    taps=(rows.taps, columns.taps),
-                    is_copy=rows.is_copy and columns.is_copy,
-                    activation=act,
-                )
-                tables = {
-                    convolution.WEIGHTS: resample.weights(rows, columns),
-                    convolution.SOURCE_TABLE: resample.offsets(rows, columns),
-                }
-                self._add(node.name, resample, both, tables)
+            case Take() as take:
+                self._take(node, take, both)
             case _:
                 raise ModelError(node.name, given=str(node), expected="an operator with a kernel")
+
+    def _take(self, node: Node, take: Take, places: dict[int, Place]) -> None:
+        rows, columns = take.rows, take.columns
+        resample = Resample(
+            source=self.layouts[node.inputs[0]],
+            target=self.layouts[node.name],
+            taps=(rows.taps, columns.taps),
+            is_copy=rows.is_copy and columns.is_copy,
+            activation=node.activation,
+        )
+        tables = {
+            convolution.WEIGHTS: resample.weights(rows, columns),
+            convolution.SOURCE_TABLE: resample.offsets(rows, columns),
+        }
+        self._add(node.name, resample, places, tables)
 
     def _convolve(self, node: Node, operator: Convolve) -> None:
         residual = self.layouts[node.inputs[1]] if len(node.inputs) > 1 else None

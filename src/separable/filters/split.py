@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -38,7 +39,10 @@ def split(kernel: ArrayLike | Tensor, tolerance: float = TOLERANCE, *, seed: int
     else:
         found = _terms(array, tolerance, seed)
     terms = Terms(terms=tuple(Term(kernels=kernels) for kernels in found))
-    return Terms(terms=terms.terms, error=_error(array, terms.dense()))
+    dense = terms.dense()
+    if np.array_equal(array, dense):
+        return terms
+    return replace(terms, error=_error(array, dense), asked=array)
 
 
 def row_by_row(kernel: ArrayLike | Tensor) -> Terms:

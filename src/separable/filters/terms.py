@@ -51,7 +51,8 @@ class Terms:
     """A kernel as a sum of terms of one shape.
 
     The kernel is correlated with an image, its entry ``length // 2`` of every axis at the pixel (as scipy.ndimage).
-    ``error`` is ‖K − dense()‖² / ‖K‖² for the kernel K that was asked for.
+    ``error`` is ‖K − dense()‖² / ‖K‖² for the kernel K that was asked for; K itself is ``asked`` where it is not
+    ``dense()`` to the last bit.
 
     >>> sobel = Terms(terms=(Term(kernels=(np.array([1, 2, 1]), np.array([-1, 0, 1]))),))
     >>> print(sobel)
@@ -61,6 +62,7 @@ class Terms:
 
     terms: tuple[Term, ...]
     error: float = 0.0
+    asked: NDArray[Any] | None = None
 
     def __post_init__(self) -> None:
         shapes = {term.shape for term in self.terms}
@@ -85,7 +87,7 @@ class Terms:
     @property
     def direct_macs(self) -> int:
         """Multiply-accumulates a pixel of the kernel in one piece: its entries that are not 0."""
-        return int(np.count_nonzero(self.dense()))
+        return int(np.count_nonzero(self.dense() if self.asked is None else self.asked))
 
     @property
     def separable_macs(self) -> int:

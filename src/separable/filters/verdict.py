@@ -98,7 +98,7 @@ def choose(
     'fft'
     """
     separable = kernel if isinstance(kernel, Terms) else split(kernel, tolerance)
-    direct = row_by_row(kernel.dense() if isinstance(kernel, Terms) else kernel)
+    direct = row_by_row(separable.dense() if separable.asked is None else separable.asked)
     if len(shape) < len(separable.shape) or not all(size > 0 for size in shape):
         expected = f"{len(separable.shape)} sizes or more, all above 0"
         raise SpecError("choose", given=f"the shape {tuple(shape)}", expected=expected)
