@@ -164,16 +164,18 @@ def line(result: dict[str, Any]) -> str:
     times = [f"{1e3 * runtimes[n]['median_s']:.2f}" if n in runtimes else "" for n in COLUMNS]
     return (
         f"| {result['network']} | {result['batch']} | {result['threads']} | {' | '.join(times)} | "
-        f"{fastest_peer(runtimes)[0]} {ratios[0]:.2f} ({ratios[1]:.2f}) | {shares[0]:.0f} % ({shares[1]:.0f} %) |"
+        f"{fastest_peer(runtimes)[0]} {ratios[0]:.2f} ({ratios[1]:.2f}) | {shares[0]:.0f} % ({shares[1]:.0f} %) | "
+        f"{result['load']:.0f} |"
     )
 
 
 COLUMNS = ("separable", *PEERS, "inductor", "eager")
 HEAD = (
     "# The engine against other runtimes\n\nMedians in milliseconds; beside the fastest peer how many times faster "
-    "the engine is by medians (by minima), then its share of the multiply-add peak measured in the same rounds.\n\n"
-    f"| subject | batch | threads | {' | '.join(COLUMNS)} | fastest peer | share of peak |\n"
-    f"|{'---|' * (len(COLUMNS) + 5)}\n"
+    "the engine is by medians (by minima), then its share of the multiply-add peak measured in the same rounds. Load: "
+    "processes that wanted to run, ours included; far above the threads, other work disturbed the run.\n\n"
+    f"| subject | batch | threads | {' | '.join(COLUMNS)} | fastest peer | share of peak | load |\n"
+    f"|{'---|' * (len(COLUMNS) + 6)}\n"
 )
 
 
@@ -220,6 +222,7 @@ def main() -> None:
             macs = batch * count(make(), torch.empty(1, *shape, device="meta")).total.macs
             found = race(runtimes, i, options.rounds)
             result = {"network": name, "batch": batch, "threads": threads, "macs": macs, "runtimes": found}
+            result["load"] = os.getloadavg()[0]
             print(line(result), flush=True)
             keep(options.out, result)
         for runtime in runtimes:

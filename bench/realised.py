@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import sys
 from collections.abc import Callable, Iterator
@@ -146,10 +147,11 @@ def draw(points: list[dict[str, Any]], path: Path) -> None:
                 panel.scatter(*zip(*stars, strict=True), s=110, facecolors="none", edgecolors=colour, marker=marker)
         low, high = min(p["theory"] for p in points) / 1.2, max(p["theory"] for p in points) * 1.2
         panel.plot([low, high], [low, high], color="grey", linewidth=1)
-        panel.annotate("all of the counted saving", (low * 1.1, low * 1.25), rotation=38, color="grey", fontsize=9)
+        panel.annotate("all of the counted saving", (low * 1.1, low * 1.25), rotation=30, color="grey", fontsize=9)
         panel.axhline(1, color="grey", linewidth=1, linestyle=":")
         panel.set(xscale="log", yscale="log", title=title, xlabel="counted speed-up (MACs)")
         ticks = (1, 2, 5, 10, 20)
+        panel.set_xlim(low, high)
         panel.set_xticks(ticks, [f"{t}×" for t in ticks])
         panel.set_yticks((0.5, *ticks), [f"{t:g}×" for t in (0.5, *ticks)])
         panel.minorticks_off()
@@ -159,13 +161,12 @@ def draw(points: list[dict[str, Any]], path: Path) -> None:
     figure.savefig(path, dpi=120)
 
 
-def table(points: list[dict[str, Any]]) -> str:
+def table(points: list[dict[str, Any]], load: float) -> str:
     """Each case a row: counted, then each runtime's saving against its own and against the fastest."""
     names = list(points[0]["own"])
     head = "# The saving of separable convolutions, counted and measured\n\n"
-    head += (
-        "How many times faster than the runtime's own standard convolution (than the fastest of all), by medians.\n\n"
-    )
+    head += "How many times faster than the runtime's own standard convolution (than the fastest), by medians. "
+    head += f"Load while measuring: {load:.0f}; far above the threads, other work disturbed the run.\n\n"
     lines = [f"| case | counted | {' | '.join(names)} |", f"|{'---|' * (len(names) + 2)}"]
     for p in points:
         cells = [f"{p['own'][n]:.1f} ({p['fastest'][n]:.1f})" if n in p["own"] else "" for n in names]
@@ -198,12 +199,14 @@ def main() -> None:
         if options.prepare:
             return
         facts = {"cpu": llvm.get_host_cpu_name(), "torch": torch.__version__, "threads": options.threads}
+        facts |= {"load": os.getloadavg()[0], "points": points}
         options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_text(json.dumps({**facts, "points": points}, indent=1) + "\n", encoding="utf-8")
-    points = json.loads(options.out.read_text(encoding="utf-8"))["points"]
+        options.out.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+    facts = json.loads(options.out.read_text(encoding="utf-8"))
+    points, shown = facts["points"], table(facts["points"], facts["load"])
     draw(points, options.out.with_suffix(".png"))
-    options.out.with_suffix(".md").write_text(table(points), encoding="utf-8")
-    print(table(points))
+    options.out.with_suffix(".md").write_text(shown, encoding="utf-8")
+    print(shown)
 
 
 def _measure(options: argparse.Namespace) -> list[dict[str, Any]]:
