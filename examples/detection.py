@@ -95,7 +95,7 @@ def draw_picture(lesson: Lesson, path: Path) -> None:
     figure = Figure(figsize=(12, 6.4), layout="tight")
     for index, each in enumerate(found(lesson.model, lesson.scenes.images[:8])):
         axes = figure.add_subplot(2, 4, index + 1, xticks=[], yticks=[])
-        axes.imshow(lesson.scenes.images[index].movedim(0, 2) / 2 + 0.5, extent=(0, 64, 64, 0))
+        axes.imshow((lesson.scenes.images[index].movedim(0, 2) / 2 + 0.5).numpy(), extent=(0, 64, 64, 0))
         for x1, y1, x2, y2 in lesson.scenes.objects[index][0].tolist():
             axes.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, color="black", linestyle=":"))
         best = each.above(SHOWN)

@@ -44,7 +44,7 @@ def test_it_learns(name: str) -> None:
     model, x = module(name)
     model.train()
     target = torch.zeros_like(model(x))
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.001)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-4)
     losses = []
     for _ in range(4):
         optimizer.zero_grad()

@@ -36,14 +36,21 @@ def compile(graph: fx.GraphModule, example: Sequence[Any]) -> Callable[..., Any]
         if now != versions:
             forwards.clear()
             versions = now
-        free = [x for i, x in enumerate(inputs) if i not in kept]
-        key = tuple((tuple(x.shape), x.dtype, is_channels_last(x)) if isinstance(x, Tensor) else x for x in free)
+        free = {i: x for i, x in enumerate(inputs) if i not in kept}
+        # Dynamo hands over a number that it leaves open as a tensor without axes; its value is part of the program.
+        numbers = [i for i, x in free.items() if isinstance(x, Tensor) and not x.dim()]
+        key = tuple(x.item() if i in numbers else _form(x) for i, x in free.items())
         if key not in forwards:
-            forwards[key] = build(graph, inputs, isa, threads, tuner, held)
+            forwards[key] = build(graph, inputs, isa, threads, tuner, [*held, *numbers])
         return forwards[key](inputs)
 
     kept = frozenset(held)
     return run
+
+
+def _form(x: Any) -> Any:
+    """All of an input that a program depends on."""
+    return (tuple(x.shape), x.dtype, is_channels_last(x)) if isinstance(x, Tensor) else x
 
 
 def _is_static(node: fx.Node) -> bool:
