@@ -32,9 +32,9 @@ def load_name(pixel: str, work: str) -> str:
     return f"load_{pixel}_{work}"
 
 
-def store_name(work: str, pixel: str, *, streams: bool = False) -> str:
+def store_name(work: str, pixel: str) -> str:
     """The function's name."""
-    return f"store_{work}_{pixel}" + "_streams" * streams
+    return f"store_{work}_{pixel}"
 
 
 def write_load(module: Module, pixel: str, work: str, isa: Isa) -> None:
@@ -46,19 +46,9 @@ def write_load(module: Module, pixel: str, work: str, isa: Isa) -> None:
     module.function(load_name(pixel, work), LOAD, lambda f, p: _load(f, p, pixel, work, isa))
 
 
-def write_store(module: Module, work: str, pixel: str, isa: Isa, *, streams: bool = False) -> None:
-    """A function of the arguments ``STORE``: n floats as pixels; where it ``streams``, past the caches.
-
-    Only pixels of the type that is computed in can stream.
-    """
-
-    def write(f: Function, parameters: list[Value]) -> None:
-        if streams:
-            _stream(f, parameters, work, isa)
-        else:
-            _store(f, parameters, work, pixel, isa)
-
-    module.function(store_name(work, pixel, streams=streams), STORE, write)
+def write_store(module: Module, work: str, pixel: str, isa: Isa) -> None:
+    """A function of the arguments ``STORE``: n floats as pixels."""
+    module.function(store_name(work, pixel), STORE, lambda f, p: _store(f, p, work, pixel, isa))
 
 
 def _load(f: Function, parameters: list[Value], pixel: str, work: str, isa: Isa) -> None:
@@ -163,27 +153,6 @@ def _store(f: Function, parameters: list[Value], work: str, pixel: str, isa: Isa
     whole = f.mul(f.div(n, lanes), lanes)
     f.loop(0, whole, several, step=lanes)
     f.loop(whole, n, one)
-
-
-def _stream(f: Function, parameters: list[Value], work: str, isa: Isa) -> None:
-    sums, target, n = parameters
-    item, lanes = ITEMS[work], lanes_of(work, isa)
-    size = item * lanes
-    ahead = f.rem(f.sub(size, f.rem(f.convert("ptrtoint", target, "i64"), size)), size)
-    first = f.least(f.div(ahead, item), n)
-    last = f.add(first, f.mul(f.div(f.sub(n, first), lanes), lanes))
-
-    def one(x: Value, _: list[Value]) -> list[Value]:
-        f.store(f.load(work, sums, f.mul(x, item)), target, f.mul(x, item))
-        return []
-
-    def several(x: Value, _: list[Value]) -> list[Value]:
-        f.stream(f.load(vector(lanes, work), sums, f.mul(x, item)), target, f.mul(x, item))
-        return []
-
-    f.loop(0, first, one)
-    f.loop(first, last, several, step=lanes)
-    f.loop(last, n, one)
 
 
 def _finish(f: Function, value: Value, pixel: str) -> Value:

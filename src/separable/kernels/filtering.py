@@ -45,17 +45,13 @@ UNIT_WORDS = 6
 
 @dataclass(frozen=True, kw_only=True)
 class Filtering:
-    """The functions of one kind of filter: pixel types, the type that is computed in, the passes of each term.
-
-    ``streams``: the result is written past the caches.
-    """
+    """The functions of one kind of filter: pixel types, the type that is computed in, the passes of each term."""
 
     work: str
     source: str
     target: str
     rows: tuple[Rows, ...]
     columns: tuple[Columns, ...]
-    streams: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,13 +69,13 @@ class Entries:
 @cache
 def entries(filtering: Filtering, isa: Isa) -> Entries:
     """The machine code of a filter, from the disk where it lies there."""
-    work, streams = filtering.work, filtering.streams
+    work = filtering.work
     driver, load = f"filter_{work}", load_name(filtering.source, work)
-    store = store_name(work, filtering.target, streams=streams)
+    store = store_name(work, filtering.target)
     writers: dict[str, Callable[[Module], None]] = {
         driver: lambda m: m.function(driver, SIGNATURE, lambda f, p: _Driver(f, p, work).write()),
         load: lambda m: write_load(m, filtering.source, work, isa),
-        store: lambda m: write_store(m, work, filtering.target, isa, streams=streams),
+        store: lambda m: write_store(m, work, filtering.target, isa),
     }
     writers |= {rows.name: partial(write_rows, spec=rows, isa=isa) for rows in filtering.rows}
     writers |= {columns.name: partial(write_columns, spec=columns, isa=isa) for columns in filtering.columns}

@@ -50,11 +50,6 @@ class Module:
     def __init__(self) -> None:
         self._declared: dict[str, str] = {}
         self._parts: list[str] = []
-        self._notes: list[str] = []
-
-    def streams(self) -> None:
-        """Some store goes past the caches."""
-        self._notes = ["!0 = !{i32 1}"]
 
     def declare(self, name: str, result: str, arguments: Sequence[str]) -> None:
         """An external function or an intrinsic; saying it twice is fine."""
@@ -86,7 +81,7 @@ class Module:
     def text(self) -> str:
         """The module as LLVM assembly. Frame pointers off, full vector width on."""
         attributes = 'attributes #0 = { nounwind "prefer-vector-width"="512" "min-legal-vector-width"="512" }'
-        return "\n\n".join([*self._declared.values(), *self._parts, attributes, *self._notes]) + "\n"
+        return "\n\n".join([*self._declared.values(), *self._parts, attributes]) + "\n"
 
 
 class Function:
@@ -177,13 +172,6 @@ class Function:
         """A value into memory; vectors need not be aligned."""
         where = self.at(pointer, offset)
         self.lines.append(f"  store {value.type} {value.name}, ptr {where.name}, align {_alignment(value.type)}")
-
-    def stream(self, value: Value, pointer: Value, offset: Index = 0) -> None:
-        """A vector into memory past the caches; the address must be a multiple of the vector's size."""
-        where = self.at(pointer, offset)
-        size = value.lanes * (8 if "double" in value.type else 4)
-        self.module.streams()
-        self.lines.append(f"  store {value.type} {value.name}, ptr {where.name}, align {size}, !nontemporal !0")
 
     def prefetch(self, pointer: Value, offset: Index = 0) -> None:
         """Asks for a cache line that will be read soon."""
