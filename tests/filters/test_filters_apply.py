@@ -171,7 +171,7 @@ def test_many_small_images_are_filtered_as_one_by_one() -> None:
 
 
 def test_any_number_of_threads_gives_the_same_bits() -> None:
-    image, kernel = numbers(301, 203, dtype="float32"), np.outer(numbers(19), numbers(17))
+    image, kernel = numbers(601, 403, dtype="float32"), np.outer(numbers(19), numbers(17))
     one, three = (apply(image, kernel, options=Options(threads=n)) for n in (1, 3))
     np.testing.assert_array_equal(one, three)
 

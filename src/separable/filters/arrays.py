@@ -21,6 +21,8 @@ from separable.kernels.isa import host
 
 # More neighbouring floats than this are a row of their own, and the axis before them a column.
 MOST_CHANNELS = 16
+# Below so many multiply-adds, some 0.2 ms, one thread alone is done before another is sure to have woken up.
+ALONE = 4_000_000
 Span = tuple[int, int]
 
 
@@ -189,6 +191,7 @@ def _planned(
         size = results.shape[axis]
         reaches.append(Reach(size=size, first=-before, last=size + after))
     alone = kernel_alone(filter_.work)
+    macs = results.size * sum(len(kernel.offsets) for term in filter_.terms for kernel in term)
     job = Job(
         work=filter_.work,
         source=_place(pixels),
@@ -198,7 +201,7 @@ def _planned(
         columns=reaches[1],
         channels=results.shape[-1],
         border=filter_.border,
-        threads=filter_.threads,
+        threads=filter_.threads if macs > ALONE else 1,
     )
     return plan(job, host()), -reaches[0].first * pixels.strides[-3] - reaches[1].first * pixels.strides[-2]
 
