@@ -27,6 +27,8 @@ bench: .venv/ready
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[bench]'
 	$(BIN)/python bench/shrink.py digits
 	$(BIN)/python bench/shrink.py characters
+	$(BIN)/python bench/training.py
+	$(BIN)/python bench/filters.py
 
 clean:
 	rm -rf .venv build dist src/*.egg-info
