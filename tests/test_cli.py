@@ -226,14 +226,14 @@ def test_explain_writes_a_page_with_sliders(run: Run, tmp_path: Path) -> None:
 
 def test_bench_times_both_engines_and_every_step(run: Run) -> None:
     words = ("bench", "resnet_small", "--input", "1x1x8x8", "--threads", "1", "--batch", "2")
-    both = json.loads(run(*words, "--json").output)
+    both = json.loads(run(*words, "--json").out)
     assert set(both["timings"]) == {"eager", "separable"}
-    one = json.loads(run(*words, "--engine", "eager", "--json").output)
+    one = json.loads(run(*words, "--engine", "eager", "--json").out)
     assert set(one["timings"]) == {"eager"}
-    steps = json.loads(run(*words, "--layers", "--json").output)
+    steps = json.loads(run(*words, "--layers", "--json").out)
     assert steps["peak"] > 0
     assert {"name", "what", "seconds", "macs", "bound"} <= set(steps["layers"][0])
 
 
 def test_compile_says_what_runs_natively(run: Run) -> None:
-    assert "1 native, 0 in PyTorch" in run("compile", "resnet_small", "--input", "1x1x8x8", "--threads", "1").output
+    assert "1 native, 0 in PyTorch" in run("compile", "resnet_small", "--input", "1x1x8x8", "--threads", "1").out
