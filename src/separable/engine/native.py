@@ -18,13 +18,13 @@ from separable.engine.network import Network
 from separable.engine.schedule import Choose, schedule
 from separable.engine.tiles import is_by_rows, shares
 from separable.kernels.catalogue import name_of, source_of
+from separable.kernels.chain import ARGUMENTS
 from separable.kernels.isa import Isa
 from separable.kernels.jit import Library, object_code
 from separable.kernels.layout import ITEM
 from separable.kernels.pool import APART, PHASE_WORDS, STEP_WORDS, TOGETHER, shared_pool
 
 HUGE = 2 * 1024 * 1024
-ARGUMENTS = 8
 
 
 class NativeNetwork:
