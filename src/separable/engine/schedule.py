@@ -57,13 +57,24 @@ class Place:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
+class Packed:
+    """Weights or a bias in a kernel's order, made when there is a place for so many bytes, and not kept twice."""
+
+    nbytes: int
+    make: Callable[[], Floats]
+
+
+Constant = NDArray[np.generic] | Packed
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Step:
     """One kernel with what it is given: maps and constants, by the position of the argument."""
 
     name: str
     kernel: Kernel
     maps: Mapping[int, Place]
-    constants: Mapping[int, NDArray[np.generic]]
+    constants: Mapping[int, Constant]
     macs: int = 0
 
 
@@ -101,9 +112,9 @@ class _Scheduler:
     fills: dict[str, float] = field(default_factory=dict)
     lasting: set[str] = field(default_factory=set)  # maps whose margin is written once, like a border
     steps: list[Step] = field(default_factory=list)
-    packed: dict[tuple[int, Kernel], tuple[Floats, Floats]] = field(
+    packed: dict[tuple[int, Kernel], tuple[Packed, Packed]] = field(
         default_factory=dict
-    )  # slices of a volume share them
+    )  # a volume's slices share them
 
     def run(self) -> Schedule:
         self.readers = self.network.readers()
@@ -270,7 +281,7 @@ class _Scheduler:
     def _run(self, nodes: Sequence[Node], kernel: Kernel) -> None:
         """A convolution, or a chain of several."""
         places = {convolution.SOURCE: Place(map=nodes[0].inputs[0]), convolution.TARGET: Place(map=nodes[-1].name)}
-        constants: dict[int, NDArray[np.generic]] = {}
+        constants: dict[int, Constant] = {}
         links: tuple[Kernel, ...] = kernel.links if isinstance(kernel, Chain) else (kernel,)
         macs = 0
         for i, (node, link) in enumerate(zip(nodes, links, strict=True)):
@@ -286,10 +297,14 @@ class _Scheduler:
                 places[at + convolution.RESIDUAL] = Place(map=node.inputs[1])
         self._add(nodes[-1].name, kernel, places, constants, macs)
 
-    def _packed(self, operator: Convolve, kernel: Link) -> tuple[Floats, Floats]:
+    def _packed(self, operator: Convolve, kernel: Link) -> tuple[Packed, Packed]:
         key = (id(operator), kernel)
         if key not in self.packed:
-            self.packed[key] = (kernel.pack(operator.weight, self.isa), kernel.pack_bias(operator.bias, self.isa))
+            channels, a_channel = kernel.padded_channels(self.isa), kernel.spec.weights // kernel.spec.c_out
+            self.packed[key] = (
+                Packed(nbytes=ITEM * channels * a_channel, make=lambda: kernel.pack(operator.weights, self.isa)),
+                Packed(nbytes=ITEM * channels, make=lambda: kernel.pack_bias(operator.bias, self.isa)),
+            )
         return self.packed[key]
 
     def _join(self, node: Node) -> None:
@@ -311,7 +326,7 @@ class _Scheduler:
         name: str,
         kernel: Kernel,
         maps: Mapping[int, Place],
-        constants: Mapping[int, NDArray[np.generic]] | None = None,
+        constants: Mapping[int, Constant] | None = None,
         macs: int = 0,
     ) -> None:
         self.steps.append(Step(name=name, kernel=kernel, maps=maps, constants=constants or {}, macs=macs))
