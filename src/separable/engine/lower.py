@@ -353,7 +353,7 @@ def arguments_of(tree: Any, environment: Mapping[str, Any]) -> Any:
         found = environment[leaf.name]
         return found if leaf.shape is None else found.reshape(leaf.shape)
 
-    return pytree.tree_map(value, tree)
+    return value(tree) if isinstance(tree, Name) else pytree.tree_map(value, tree)
 
 
 __all__: Sequence[str] = ("Call", "Lowered", "Name", "arguments_of", "lower", "names")

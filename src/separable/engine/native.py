@@ -58,12 +58,12 @@ class NativeNetwork:
         outputs = {name: torch.empty(self.shapes[name]) for name in self.network.outputs}
         pointers = {name: x.data_ptr() for name, x in zip(self.inputs, inputs, strict=True)}
         with shared_pool(self.threads, self.isa).turn() as run:
-            for name, places in self._reads.items():
-                self._arguments[places] = pointers[name]
-            for name, places in self._writes.items():
-                self._arguments[places] = outputs[name].data_ptr()
-            if len(self._phases):  # an empty batch has none
-                run(self._phases.ctypes.data, len(self._phases))
+            for place, name in self._reads:
+                self._addresses[place] = pointers[name]
+            for place, name in self._writes:
+                self._addresses[place] = outputs[name].data_ptr()
+            if self._program[1]:  # an empty batch has none
+                run(*self._program)
         return outputs
 
     def step_address(self, step: int) -> int:
@@ -100,8 +100,9 @@ class NativeNetwork:
         steps = self.schedule.steps
         self._arguments = np.zeros((self.copies, len(steps), ARGUMENTS), np.uint64)
         self._steps = np.zeros((self.copies, len(steps), STEP_WORDS), np.uint64)
-        reads: dict[str, list[tuple[int, int, int]]] = {}
-        writes: dict[str, list[tuple[int, int, int]]] = {}
+        self._addresses = self._arguments.reshape(-1)  # one index costs a tenth of three
+        self._reads: list[tuple[int, str]] = []
+        self._writes: list[tuple[int, str]] = []
         is_down = False
         for s, step in enumerate(steps):
             # Rows that were written last are still near: each layer begins with those that the one before ended with.
@@ -114,17 +115,17 @@ class NativeNetwork:
                 self._steps[copy, s] = entry, given, shares(step.kernel, self.threads), is_down
                 for position, where in step.maps.items():
                     if where.is_outside:
-                        (reads if position == 0 else writes).setdefault(where.map, []).append((copy, s, position))
+                        flat = (copy * len(steps) + s) * ARGUMENTS + position
+                        (self._reads if position == 0 else self._writes).append((flat, where.map))
                     else:
                         self._arguments[copy, s, position] = maps + self.schedule.slots[where.map].offset + where.offset
-        self._reads = {name: tuple(np.array(places).T) for name, places in reads.items()}
-        self._writes = {name: tuple(np.array(places).T) for name, places in writes.items()}
         whole = self.batch - self.batch % self.threads if self.copies > 1 else 0
         phases = [(APART, 0, whole), (TOGETHER, whole, self.batch - whole)]
         self._phases = np.array(
             [(mode, len(steps), self._steps.ctypes.data, first, images, 0) for mode, first, images in phases if images],
             np.int64,
         ).reshape(-1, PHASE_WORDS)
+        self._program = (self._phases.ctypes.data, len(self._phases))
 
 
 def _memory(size: int) -> np.ndarray:
