@@ -213,7 +213,7 @@ def _measure(options: argparse.Namespace) -> list[dict[str, Any]]:
     listed = list(cases())
     for case in listed:
         for make, path in zip((case.separable, case.standard), case.paths(), strict=True):
-            export(make(), case.shape, path)
+            export(make, case.shape, path)
     paths = [path for case in listed for path in case.paths()]
     prepare(paths, options.runtimes, options.peers)
     if options.prepare:
