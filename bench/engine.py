@@ -110,7 +110,7 @@ def start(name: str, paths: Iterable[Path], threads: int, peers: str) -> Runtime
 
 
 def export(make: Callable[[], nn.Module], shape: tuple[int, ...], path: Path) -> None:
-    """The network, an input and PyTorch's output beside it; what is there already is kept. Weights are always the same."""
+    """The network, an input and PyTorch's output beside it; what is there is kept. Weights are always the same."""
     if path.exists() and path.with_suffix(".npz").exists():
         return
     path.parent.mkdir(parents=True, exist_ok=True)
