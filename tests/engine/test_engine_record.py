@@ -181,3 +181,19 @@ def test_a_program_runs_in_a_forked_child() -> None:
     if child == 0:
         os._exit(0 if torch.equal(program(x), expected) else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_forked_child_writes_into_memory_of_its_own() -> None:
+    model, x = build(mobile), torch.randn(1, 3, 32, 32)
+    program = compile(model, x, threads=2, measure=False)
+    program(x)
+    (native,) = program.prepare(x).natives.values()
+    before = native._maps.copy()
+    child = os.fork()
+    if child == 0:
+        program(-x)
+        os._exit(0 if (native._maps != before).any() else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert (native._maps == before).all()

@@ -127,10 +127,14 @@ class NativeNetwork:
 
 
 def _memory(size: int) -> np.ndarray:
-    """Zeros on large pages where the system gives them: a network's weights outgrow the reach of the small ones."""
-    region = mmap.mmap(-1, size + HUGE)
-    if hasattr(mmap, "MADV_HUGEPAGE"):
-        region.madvise(mmap.MADV_HUGEPAGE)
+    """Zeros on large pages where the system gives them: a network's weights outgrow the reach of the small ones.
+
+    Private: a forked child writes into pages of its own, and Linux gives large pages to private memory only.
+    """
+    if not hasattr(mmap, "MADV_HUGEPAGE"):
+        return np.zeros(size, np.uint8)
+    region = mmap.mmap(-1, size + HUGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    region.madvise(mmap.MADV_HUGEPAGE)
     whole = np.frombuffer(region, np.uint8)
     start = -whole.ctypes.data % HUGE
     return whole[start : start + size]
