@@ -2,18 +2,21 @@
 
 For each number of channels, map and kernel, and each runtime: the counted saving, and the measured one against that
 runtime's own standard convolution and against the fastest of all; then whole networks: MobileNetV1 against itself with
-standard convolutions, and MobileNetV2 against ResNet-50. Run from the repository:
+standard convolutions, and MobileNetV2 against ResNet-50. Options as those of ``engine.py``. From the repository:
 
-    python bench/realised.py --peers /path/to/python-with-the-peers
+    python bench/realised.py --prepare --peers /path/to/python-with-the-peers
+    python bench/realised.py --more --within 100 --peers /path/to/python-with-the-peers
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import statistics
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +24,7 @@ from typing import Any
 
 import llvmlite.binding as llvm
 import torch
-from engine import EXPORTS, export, prepare, race, start
+from engine import EXPORTS, PEERS, export, prepare, race, start
 from torch import nn
 
 from separable import models
@@ -29,6 +32,7 @@ from separable.cost import count
 
 POINTS = [(32, 112), (64, 112), (64, 56), (128, 56), (128, 28), (256, 28), (256, 14), (512, 14), (512, 7), (1024, 7)]
 KERNELS = (3, 5)
+FIGURE = Path(__file__).parents[1] / "docs" / "figures" / "realised.png"
 # Okabe and Ito's colours, told apart by the colour-blind, each with a marker of its own.
 LOOKS = {
     "separable": ("#D55E00", "o"),
@@ -36,6 +40,7 @@ LOOKS = {
     "openvino": ("#009E73", "^"),
     "xnnpack": ("#CC79A7", "D"),
     "ncnn": ("#E69F00", "P"),
+    "mnn": ("#56B4E9", "X"),
     "eager": ("#000000", "v"),
 }
 
@@ -111,12 +116,14 @@ def cases() -> Iterator[Case]:
 def measured(case: Case, separable: dict[str, Any], dense: dict[str, Any]) -> dict[str, Any]:
     """What is kept of a case: medians, and the savings that they realise."""
     few, many = case.macs()
-    pairs, denses = ({n: f["median_s"] for n, f in found.items() if n != "peak"} for found in (separable, dense))
+    pairs, denses = ({n: f["median_s"] for n, f in found.items()} for found in (separable, dense))
     both = [name for name in pairs if name in denses]
     return {
         "title": case.title,
         "channels": case.channels,
+        "map": case.shape[-1],
         "kernel": case.kernel,
+        "load": os.getloadavg()[0],
         "theory": many / few,
         "separable_s": pairs,
         "standard_s": denses,
@@ -126,51 +133,66 @@ def measured(case: Case, separable: dict[str, Any], dense: dict[str, Any]) -> di
     }
 
 
+WAYS = (("own", "own standard convolution"), ("fastest", "the fastest standard convolution"))
+
+
 def draw(points: list[dict[str, Any]], path: Path) -> None:
-    """Measured against counted speed-up, one panel for each way to compare."""
+    """Counted and measured speed-up of the pairs for each kernel, then of the networks; a row for each comparison."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, panels = pyplot.subplots(1, 2, figsize=(12, 5.6), sharex=True, sharey=True)
-    small = [p for p in points if p["channels"]]
-    whole = [p for p in points if not p["channels"]]
-    ways = (("own", "against the runtime's own standard convolution"), ("fastest", "against the fastest of all"))
-    for panel, (key, title) in zip(panels, ways, strict=True):
-        for name, (colour, marker) in LOOKS.items():
-            xy = sorted((p["theory"], p[key][name]) for p in small if name in p[key])
-            if xy:
-                panel.scatter(*zip(*xy, strict=True), label=name, s=34, color=colour, marker=marker, alpha=0.8)
-            stars = [(p["theory"], p[key][name]) for p in whole if name in p[key]]
-            if stars:
-                panel.scatter(*zip(*stars, strict=True), s=110, facecolors="none", edgecolors=colour, marker=marker)
-        low, high = min(p["theory"] for p in points) / 1.2, max(p["theory"] for p in points) * 1.2
-        panel.plot([low, high], [low, high], color="grey", linewidth=1)
-        panel.annotate("all of the counted saving", (low * 1.1, low * 1.25), rotation=30, color="grey", fontsize=9)
-        panel.axhline(1, color="grey", linewidth=1, linestyle=":")
-        panel.set(xscale="log", yscale="log", title=title, xlabel="counted speed-up (MACs)")
-        ticks = (1, 2, 5, 10, 20)
-        panel.set_xlim(low, high)
-        panel.set_xticks(ticks, [f"{t}×" for t in ticks])
-        panel.set_yticks((0.5, *ticks), [f"{t:g}×" for t in (0.5, *ticks)])
-        panel.minorticks_off()
-    panels[0].set_ylabel("measured speed-up of the separable one")
-    panels[0].legend(title="filled: pairs; hollow: networks", loc="lower right")
-    figure.tight_layout()
-    figure.savefig(path, dpi=120)
+    options = {"sharex": "col", "sharey": "row", "width_ratios": (4, 4, 1.7)}
+    figure, panels = pyplot.subplots(2, 3, figsize=(12.5, 8), **options)
+    titles = (*(f"pair of depthwise {k}×{k} and 1×1" for k in KERNELS), "whole networks")
+    for row, (key, against) in zip(panels, WAYS, strict=True):
+        for panel, kernel, title in zip(row, (*KERNELS, 0), titles, strict=True):
+            _panel(panel, [p for p in points if p["kernel"] == kernel], key)
+            panel.set_title(title if key == "own" else "", fontsize=11)
+        row[0].set_ylabel(f"times faster than\n{against}")
+    panels[1][0].set_xlabel("channels, and the side of the map")
+    panels[1][1].set_xlabel("channels, and the side of the map")
+    handles, labels = panels[0][0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="lower center", ncol=len(labels), frameon=False)
+    figure.tight_layout(rect=(0, 0.04, 1, 1))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110)
 
 
-def table(points: list[dict[str, Any]], load: float) -> str:
+def _panel(panel: Any, points: list[dict[str, Any]], key: str) -> None:
+    at = range(len(points))
+    counted = [p["theory"] for p in points]
+    style = "--" if points and points[0]["kernel"] else ""
+    panel.plot(at, counted, style, marker="_", markersize=14, color="grey", label="counted (MACs)")
+    for name, (colour, marker) in LOOKS.items():
+        xy = [(i, p[key][name]) for i, p in enumerate(points) if name in p[key]]
+        if xy:
+            ours = name == "separable"
+            look = {"linewidth": 2.4 if ours else 1.0, "markersize": 7 if ours else 5, "zorder": 3 if ours else 2}
+            line = panel.plot(*zip(*xy, strict=True), color=colour, marker=marker, label=name, **look)[0]
+            line.set_linestyle("-" if points[0]["kernel"] else "")
+    labels = [f"{p['channels']}\n{p['map']}" if p["kernel"] else p["title"].replace(" ", "\n") for p in points]
+    panel.set_xticks(list(at), labels, fontsize=9)
+    panel.margins(x=0.08 if points and points[0]["kernel"] else 0.5)
+    panel.axhline(1, color="grey", linewidth=1, linestyle=":")
+    panel.set_yscale("log")
+    ticks = (0.5, 1, 2, 3, 5, 10, 20)
+    panel.set_yticks(ticks, [f"{t:g}×" for t in ticks])
+    panel.minorticks_off()
+    panel.grid(axis="y", color="0.92")
+
+
+def table(points: list[dict[str, Any]]) -> str:
     """Each case a row: counted, then each runtime's saving against its own and against the fastest."""
-    names = list(points[0]["own"])
+    names = [name for name in LOOKS if any(name in p["own"] for p in points)]
     head = "# The saving of separable convolutions, counted and measured\n\n"
     head += "How many times faster than the runtime's own standard convolution (than the fastest), by medians. "
-    head += f"Load while measuring: {load:.0f}; far above the threads, other work disturbed the run.\n\n"
-    lines = [f"| case | counted | {' | '.join(names)} |", f"|{'---|' * (len(names) + 2)}"]
+    head += "Load: processes that wanted to run; far above the threads, other work disturbed the run.\n\n"
+    lines = [f"| case | counted | {' | '.join(names)} | load |", f"|{'---|' * (len(names) + 3)}"]
     for p in points:
         cells = [f"{p['own'][n]:.1f} ({p['fastest'][n]:.1f})" if n in p["own"] else "" for n in names]
-        lines.append(f"| {p['title']} | {p['theory']:.1f} | {' | '.join(cells)} |")
+        lines.append(f"| {p['title']} | {p['theory']:.1f} | {' | '.join(cells)} | {p['load']:.0f} |")
     shares = [
         f"- {n}: the median pair realises {_share(points, n, 'own')} % of the counted saving against its own "
         f"standard convolution, {_share(points, n, 'fastest')} % against the fastest"
@@ -186,48 +208,59 @@ def _share(points: list[dict[str, Any]], name: str, key: str) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--runtimes", nargs="+", default=["separable", "onnxruntime", "openvino", "eager"])
+    parser.add_argument("--runtimes", nargs="+", default=["separable", *PEERS, "eager"])
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--peers", default=sys.executable, help="a Python that has the peers installed")
     parser.add_argument("--prepare", action="store_true", help="only write what the runtimes read")
     parser.add_argument("--draw", action="store_true", help="only draw what was measured")
+    parser.add_argument("--more", action="store_true", help="leave out what the results hold already")
+    parser.add_argument("--within", type=float, default=math.inf, help="seconds after which nothing new is begun")
     parser.add_argument("--out", type=Path, default=Path(__file__).with_name("results") / "realised.json")
     options = parser.parse_args()
+    if options.prepare:
+        _prepare(options)
+        return
     if not options.draw:
-        points = _measure(options)
-        if options.prepare:
-            return
-        facts = {"cpu": llvm.get_host_cpu_name(), "torch": torch.__version__, "threads": options.threads}
-        facts |= {"load": os.getloadavg()[0], "points": points}
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
-    facts = json.loads(options.out.read_text(encoding="utf-8"))
-    points, shown = facts["points"], table(facts["points"], facts["load"])
-    draw(points, options.out.with_suffix(".png"))
-    options.out.with_suffix(".md").write_text(shown, encoding="utf-8")
-    print(shown)
+        _measure(options)
+    points = _points(options.out)
+    draw(points, FIGURE)
+    options.out.with_suffix(".md").write_text(table(points), encoding="utf-8")
 
 
-def _measure(options: argparse.Namespace) -> list[dict[str, Any]]:
-    listed = list(cases())
-    for case in listed:
+def _points(path: Path) -> list[dict[str, Any]]:
+    return json.loads(path.read_text(encoding="utf-8"))["points"] if path.exists() else []
+
+
+def _prepare(options: argparse.Namespace) -> None:
+    for case in cases():
         for make, path in zip((case.separable, case.standard), case.paths(), strict=True):
             export(make, case.shape, path)
-    paths = [path for case in listed for path in case.paths()]
-    prepare(paths, options.runtimes, options.peers)
-    if options.prepare:
-        return []
-    runtimes = [start(name, paths, options.threads, options.peers) for name in options.runtimes]
-    points = []
-    for i, case in enumerate(listed):
+    prepare([path for case in cases() for path in case.paths()], options.runtimes, options.peers)
+
+
+def _measure(options: argparse.Namespace) -> None:
+    begin = time.perf_counter()
+    order = [case.title for case in cases()]
+    held = {p["title"] for p in _points(options.out)} if options.more else set()
+    wanted = [case for case in cases() if case.title not in held]
+    paths = [path for case in wanted for path in case.paths()]
+    runtimes = [start(name, paths, options.threads, options.peers) for name in options.runtimes if paths]
+    for i, case in enumerate(wanted):
+        if time.perf_counter() - begin > options.within:
+            print(f"{len(wanted) - i} more")
+            break
         separable, dense = (race(runtimes, 2 * i + j, options.rounds) for j in (0, 1))
-        points.append(measured(case, separable, dense))
-        shown = "  ".join(f"{n} {x:.1f}" for n, x in points[-1]["own"].items())
-        print(f"{case.title}: counted {points[-1]['theory']:.1f}  measured {shown}", flush=True)
+        point = measured(case, separable, dense)
+        points = [p for p in _points(options.out) if p["title"] != case.title]
+        points = sorted([*points, point], key=lambda p: order.index(p["title"]))
+        facts = {"cpu": llvm.get_host_cpu_name(), "torch": torch.__version__, "threads": options.threads}
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        options.out.write_text(json.dumps({**facts, "points": points}, indent=1) + "\n", encoding="utf-8")
+        shown = "  ".join(f"{n} {x:.1f}" for n, x in point["own"].items())
+        print(f"{case.title}: counted {point['theory']:.1f}  measured {shown}", flush=True)
     for runtime in runtimes:
         runtime.process.terminate()
-    return points
 
 
 if __name__ == "__main__":
