@@ -133,6 +133,7 @@ def measured(case: Case, separable: dict[str, Any], dense: dict[str, Any]) -> di
     }
 
 
+AGAINST = {"MobileNetV1": "against its\nstandard form", "MobileNetV2": "against\nResNet-50"}
 WAYS = (("own", "own standard convolution"), ("fastest", "the fastest standard convolution"))
 
 
@@ -163,18 +164,23 @@ def draw(points: list[dict[str, Any]], path: Path) -> None:
 def _panel(panel: Any, points: list[dict[str, Any]], key: str) -> None:
     at = range(len(points))
     counted = [p["theory"] for p in points]
-    style = "--" if points and points[0]["kernel"] else ""
-    panel.plot(at, counted, style, marker="_", markersize=14, color="grey", label="counted (MACs)")
+    are_pairs = bool(points and points[0]["kernel"])
+    style = "--" if are_pairs else "none"
+    panel.plot(at, counted, linestyle=style, marker="_", markersize=14, color="grey", label="counted (MACs)")
     for name, (colour, marker) in LOOKS.items():
         xy = [(i, p[key][name]) for i, p in enumerate(points) if name in p[key]]
         if xy:
             ours = name == "separable"
-            look = {"linewidth": 2.4 if ours else 1.0, "markersize": 7 if ours else 5, "zorder": 3 if ours else 2}
-            line = panel.plot(*zip(*xy, strict=True), color=colour, marker=marker, label=name, **look)[0]
-            line.set_linestyle("-" if points[0]["kernel"] else "")
-    labels = [f"{p['channels']}\n{p['map']}" if p["kernel"] else p["title"].replace(" ", "\n") for p in points]
+            look: dict[str, Any] = {
+                "linewidth": 2.4 if ours else 1.0,
+                "markersize": 7 if ours else 5,
+                "zorder": 3 if ours else 2,
+            }
+            look["linestyle"] = "-" if are_pairs else "none"
+            panel.plot(*zip(*xy, strict=True), color=colour, marker=marker, label=name, **look)
+    labels = [f"{p['channels']}\n{p['map']}" if are_pairs else f"{p['title']}\n{AGAINST[p['title']]}" for p in points]
     panel.set_xticks(list(at), labels, fontsize=9)
-    panel.margins(x=0.08 if points and points[0]["kernel"] else 0.5)
+    panel.margins(x=0.08 if are_pairs else 0.5)
     panel.axhline(1, color="grey", linewidth=1, linestyle=":")
     panel.set_yscale("log")
     ticks = (0.5, 1, 2, 3, 5, 10, 20)
