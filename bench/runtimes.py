@@ -128,11 +128,11 @@ def ncnn(path: Path, x: np.ndarray, threads: int) -> Forward:
 
 
 def mnn(path: Path, x: np.ndarray, threads: int) -> Forward:
-    """In full float32, with the shapes fixed."""
+    """In full float32."""
     import MNN.expr
     import MNN.nn
 
-    settings = {"precision_mode": MNN.expr.PrecisionMode.High, "shape_mutable": False, "thread_num": threads}
+    settings = {"precision_mode": MNN.expr.PrecisionMode.High, "thread_num": threads}
     module = MNN.nn.load_module_from_file(str(_mnn(path, x)), ["x"], ["y"], **settings)
     given = MNN.expr.const(x, list(x.shape), MNN.expr.NCHW)
     return lambda: np.array(module.onForward([given])[0].read())
