@@ -134,7 +134,7 @@ def race(runtimes: list[Runtime], which: int, rounds: int) -> dict[str, dict[str
     """Samples of each runtime for one network, taken in turns."""
     able = {runtime.name: facts for runtime in runtimes if (facts := runtime.load(which)) and _agrees(runtime, facts)}
     running = [runtime for runtime in runtimes if runtime.name in able]
-    once = {r.name: min(r.sample(which, 1) for _ in range(3)) for r in running}
+    once = {r.name: min(r.sample(which, 1) for _ in range(3 if r.sample(which, 1) < ROUND_S else 1)) for r in running}
     rounds = max(5, min(rounds, int(rounds * LONG_S / sum(max(ROUND_S, s) for s in once.values()))))
     times = {name: max(1, int(ROUND_S / s)) if s > 0 else 1 for name, s in once.items()}
     samples: dict[str, list[float]] = {name: [] for name in once}
