@@ -179,13 +179,21 @@ COLUMNS = ("separable", *PEERS, "inductor", "eager")
 HEAD = (
     "# The engine against other runtimes\n\nMedians in milliseconds; beside the fastest peer how many times faster "
     "the engine is by medians (by minima), then its share of the multiply-add peak measured in the same rounds. Load: "
-    "processes that wanted to run, ours included; far above the threads, other work disturbed the run.\n\n"
+    "processes that wanted to run, ours included; far above the threads, other work disturbed the run. Inductor is "
+    "torch.compile with freezing, eager is PyTorch with channels last; ncnn runs a batch image by image.\n\n"
     f"| subject | batch | threads | {' | '.join(COLUMNS)} | fastest peer | share of peak | load |\n"
     f"|{'---|' * (len(COLUMNS) + 6)}\n"
 )
 
 
-def keep(path: Path, result: dict[str, Any]) -> None:
+def versions(peers: str) -> dict[str, str]:
+    """Of the packages that are compared, in the Python that has them."""
+    code = "import importlib.metadata as m, json; print(json.dumps({d.name: d.version for d in m.distributions()}))"
+    installed = json.loads(subprocess.run([peers, "-c", code], check=True, capture_output=True, text=True).stdout)
+    return {name: v for name, v in installed.items() if name.lower() in ("executorch", *PEERS)}
+
+
+def keep(path: Path, result: dict[str, Any], peers: dict[str, str]) -> None:
     """Puts one result among the others, in place of an older one of the same name, and writes the table beside."""
     path.parent.mkdir(parents=True, exist_ok=True)
     facts: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"results": []}
@@ -198,6 +206,7 @@ def keep(path: Path, result: dict[str, Any]) -> None:
         "cores": os.cpu_count(),
         "torch": torch.__version__,
         "python": platform.python_version(),
+        "peers": peers,
         "results": results,
     }
     path.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
@@ -231,7 +240,7 @@ def main() -> None:
                 break
             result = measured(*case, threads, race(runtimes, i, options.rounds))
             print(line(result), flush=True)
-            keep(options.out, result)
+            keep(options.out, result, versions(options.peers))
         for runtime in runtimes:
             runtime.process.terminate()
 
