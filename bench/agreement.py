@@ -80,7 +80,7 @@ def inputs(name: str) -> Iterator[tuple[str, Callable[[], Tensor]]]:
             shape, note = (batch, *own.shape[1:2], *size), ""
             while not is_image and own.ndim == 5 and _macs(model, shape) > MOST_MACS:
                 shape = (*shape[:-2], shape[-2] // 2, shape[-1] // 2)
-                note = "smaller maps: the clip's own would take too many MACs"
+                note = f"batch {batch} on maps of {shape[-2]}×{shape[-1]}, for less work"
             yield note, lambda shape=shape: _input(name, own, shape)  # type: ignore[misc]
 
 
