@@ -76,16 +76,18 @@ class Runtime:
     name: str
     process: subprocess.Popen[str]
 
-    def load(self, which: int) -> tuple[float, float] | None:
-        """Prepares a network: its relative difference from PyTorch and the seconds until the first output."""
+    def load(self, which: int) -> list[float]:
+        """Prepares a network: its relative difference from PyTorch and the seconds until the first output.
+
+        Nothing when it cannot.
+        """
         return self._ask(f"load {which}")
 
     def sample(self, which: int, times: int) -> float:
         """Mean seconds of ``times`` forwards; not a number once the process has ended."""
-        answer = self._ask(f"run {which} {times}")
-        return math.nan if answer is None else answer[0]
+        return next(iter(self._ask(f"run {which} {times}")), math.nan)
 
-    def _ask(self, line: str) -> tuple[float, float] | None:
+    def _ask(self, line: str) -> list[float]:
         stdin, stdout = self.process.stdin, self.process.stdout
         if stdin is None or stdout is None:
             raise SystemExit("a runtime was started without pipes")
@@ -93,10 +95,9 @@ class Runtime:
             print(line, file=stdin, flush=True)
             for answer in stdout:
                 if answer.startswith("answer"):
-                    _, a, b = answer.split()
-                    return float(a), float(b)
+                    return [float(word) for word in answer.split()[1:]]
         print(f"  {self.name} does not run: exit code {self.process.wait()}", file=sys.stderr)
-        return None
+        return []
 
 
 def start(name: str, paths: Iterable[Path], threads: int, peers: str) -> Runtime:
@@ -149,7 +150,7 @@ def race(runtimes: list[Runtime], which: int, rounds: int) -> dict[str, dict[str
     }
 
 
-def _agrees(runtime: Runtime, facts: tuple[float, float]) -> bool:
+def _agrees(runtime: Runtime, facts: list[float]) -> bool:
     """Whether its output is PyTorch's; what computes something else is not timed."""
     if facts[0] > LIMIT:
         print(f"  {runtime.name} is {facts[0]:.1e} from PyTorch and left out", file=sys.stderr)
@@ -224,25 +225,27 @@ def main() -> None:
     options = _options()
     names = [n for s in options.subjects for n in (list(SUBJECTS)[4:] if s == "layers" else [s])]
     cases = [(name, batch) for name in names for batch in options.batches]
-    if options.prepare:
-        for name, batch in [*cases, *[(name, 1) for name in names]]:  # ncnn runs the network for one image
-            export(SUBJECTS[name][0], (batch, *SUBJECTS[name][1]), export_path(name, batch))
-        prepare([export_path(*case) for case in cases], options.runtimes, options.peers)
-        return
-    begin = time.perf_counter()
-    for threads in options.threads:
-        wanted = missing(options.out, cases, threads) if options.more else cases
-        paths = [export_path(*case) for case in wanted]
-        runtimes = [start(name, paths, threads, options.peers) for name in (*options.runtimes, "peak") if paths]
-        for i, case in enumerate(wanted):
-            if time.perf_counter() - begin > options.within:
-                print(f"{len(wanted) - i} more with {threads} threads")
-                break
-            result = measured(*case, threads, race(runtimes, i, options.rounds))
-            print(line(result), flush=True)
-            keep(options.out, result, versions(options.peers))
-        for runtime in runtimes:
-            runtime.process.terminate()
+    for name, batch in [*cases, *[(name, 1) for name in names]]:  # ncnn runs the network for one image
+        export(SUBJECTS[name][0], (batch, *SUBJECTS[name][1]), export_path(name, batch))
+    prepare([export_path(*case) for case in cases], options.runtimes, options.peers)
+    end = time.perf_counter() + options.within
+    for threads in () if options.prepare else options.threads:
+        _measure(missing(options.out, cases, threads) if options.more else cases, threads, end, options)
+
+
+def _measure(cases: list[tuple[str, int]], threads: int, end: float, options: argparse.Namespace) -> None:
+    """One case after the other; what would begin after ``end`` is only counted."""
+    paths = [export_path(*case) for case in cases] if time.perf_counter() < end else []
+    runtimes = [start(name, paths, threads, options.peers) for name in (*options.runtimes, "peak") if paths]
+    for i, case in enumerate(cases):
+        if time.perf_counter() > end:
+            print(f"{len(cases) - i} more with {threads} threads", flush=True)
+            break
+        result = measured(*case, threads, race(runtimes, i, options.rounds))
+        print(line(result), flush=True)
+        keep(options.out, result, versions(options.peers))
+    for runtime in runtimes:
+        runtime.process.terminate()
 
 
 def measured(name: str, batch: int, threads: int, found: dict[str, dict[str, Any]]) -> dict[str, Any]:

@@ -1,15 +1,14 @@
 """Networks in one runtime, in a process of its own. In: runtime, threads, exported networks. Out: seconds a forward.
 
 Protocol, a line each way: ``load 0`` prepares the first network and is answered with the relative difference from
-PyTorch's output and the seconds until the first one; ``run 0 20`` is answered with the mean seconds of 20 forwards and
-the most bytes that the process has held. What a peer needs in a form of its own was written before, by ``prepare``.
+PyTorch's output and the seconds until the first one; ``run 0 20`` is answered with the mean seconds of 20 forwards.
+What a peer needs in a form of its own was written before, by ``prepare``.
 Started by ``engine.py`` and ``realised.py``.
 """
 
 from __future__ import annotations
 
 import os
-import resource
 import shutil
 import subprocess
 import sys
@@ -250,7 +249,7 @@ def main() -> None:
             for _ in range(count):
                 forward()
             spent = time.perf_counter() - begin
-            print("answer", spent / count, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, flush=True)
+            print("answer", spent / count, flush=True)
 
 
 if __name__ == "__main__":
