@@ -66,7 +66,7 @@ def network(name: str) -> nn.Module:
         return model
     options = ShrinkOptions(distill=None, progress=False)
     budget = Budget(macs=0.5)
-    return separable.shrink(model, example, budget=budget, options=options).model
+    return separable.shrink(model, models.example(full, resolution=small), budget=budget, options=options).model
 
 
 def inputs(name: str) -> Iterator[tuple[str, Callable[[], Tensor]]]:
