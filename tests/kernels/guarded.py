@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from separable.kernels.catalogue import Kernel, name_of, source_of
+from separable.kernels.chain import ARGUMENTS
 from separable.kernels.isa import Isa
 from separable.kernels.jit import Library, object_code
 from separable.kernels.layout import Layout
@@ -88,7 +89,7 @@ def run(
         buffer = guarded(array.nbytes // 4)
         buffer[:] = array.view(np.float32)
         places[position] = buffer
-    addresses = np.zeros(8, np.uint64)
+    addresses = np.zeros(ARGUMENTS, np.uint64)
     for position, buffer in places.items():
         addresses[position] = buffer.ctypes.data
     for thread in range(threads):

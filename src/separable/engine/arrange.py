@@ -31,11 +31,12 @@ def _with_whole_groups(node: Node, lanes: int) -> Node:
         spec.groups,
     )
     wide = np.zeros((spec.c_out, together * per_in, *spec.kernel), np.float32)
+    weights = operator.weights
     for o in range(spec.c_out):
         first = o // per_out % together * per_in
-        wide[o, first : first + per_in] = operator.weight[o]
+        wide[o, first : first + per_in] = weights[o]
     merged = ConvSpec(**{**spec.to_json(), "groups": spec.groups // together})
-    return replace(node, operator=replace(operator, spec=merged, weight=wide))
+    return replace(node, operator=replace(operator, spec=merged, weight=wide, gain=None))
 
 
 def _in_planes(network: Network, lanes: int) -> Network:
@@ -72,9 +73,9 @@ def _reordered(operator: Convolve, times: int, plane: int) -> Convolve:
     weight: Floats = np.zeros((spec.c_out, times * plane, *spec.kernel), np.float32)
     channels = spec.c_in // times
     for t in range(times):
-        weight[:, t * plane : t * plane + channels] = operator.weight[:, t::times]
+        weight[:, t * plane : t * plane + channels] = operator.weights[:, t::times]
     wider = ConvSpec(**{**spec.to_json(), "c_in": times * plane})
-    return replace(operator, spec=wider, weight=weight)
+    return replace(operator, spec=wider, weight=weight, gain=None)
 
 
 def _sorted_back(node: Node, source: str, times: int, plane: int) -> Node:

@@ -64,9 +64,7 @@ def fold_affines(network: Network) -> Network:
             and before.activation == NONE
             and len(before.inputs) == 1
         ):
-            operator = before.operator
-            weight = operator.weight * scale[:, None, None, None]
-            edit.merge(node, before, operator=replace(operator, weight=weight, bias=operator.bias * scale + shift))
+            edit.merge(node, before, operator=before.operator.scaled(scale, shift))
         else:
             c, h, w = node.shape
             spec = ConvSpec(c, c, kernel=(1, 1), size=(h, w), groups=c)

@@ -16,6 +16,7 @@ from separable.engine.native import NativeNetwork
 from separable.engine.program import Array, Program
 from separable.engine.schedule import Step
 from separable.kernels.catalogue import Kernel
+from separable.kernels.chain import Chain
 from separable.kernels.layout import ITEM
 from separable.kernels.peak import peak_loop
 from separable.kernels.pool import TOGETHER, shared_pool
@@ -140,5 +141,5 @@ def _layers(native: NativeNetwork) -> list[LayerTime]:
 
 
 def _kernel(kernel: Kernel) -> str:
-    spec = getattr(kernel, "spec", None)
+    spec = str(kernel) if isinstance(kernel, Chain) else getattr(kernel, "spec", None)
     return f"{type(kernel).__name__.lower()} {spec or ''}".strip()

@@ -15,16 +15,16 @@ from torch import Tensor
 
 from separable.engine.arrange import arrange
 from separable.engine.network import Network
-from separable.engine.schedule import Choose, schedule
+from separable.engine.schedule import Choose, Packed, schedule
 from separable.engine.tiles import is_by_rows, shares
 from separable.kernels.catalogue import name_of, source_of
+from separable.kernels.chain import ARGUMENTS
 from separable.kernels.isa import Isa
 from separable.kernels.jit import Library, object_code
 from separable.kernels.layout import ITEM
 from separable.kernels.pool import APART, PHASE_WORDS, STEP_WORDS, TOGETHER, shared_pool
 
 HUGE = 2 * 1024 * 1024
-ARGUMENTS = 8
 
 
 class NativeNetwork:
@@ -84,7 +84,8 @@ class NativeNetwork:
         self._places: dict[int, int] = {}
         used = 0
         for key, array in arrays.items():
-            self._constants[used : used + array.nbytes] = np.ascontiguousarray(array).view(np.uint8).ravel()
+            values = array.make() if isinstance(array, Packed) else array
+            self._constants[used : used + array.nbytes] = np.ascontiguousarray(values).view(np.uint8).ravel()
             self._places[key] = self._constants.ctypes.data + used
             used += _rounded(array.nbytes)
         self._maps = _memory(self.copies * _rounded(self.schedule.bytes))

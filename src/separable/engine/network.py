@@ -22,11 +22,26 @@ Shape = tuple[int, int, int]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Convolve:
-    """A convolution or a linear layer. A second input of the node is added before its activation."""
+    """A convolution or a linear layer. A second input of the node is added before its activation.
+
+    ``gain`` multiplies the weights of each output channel, when they are asked for: ``weight`` may be the model's own
+    memory, and a network need not hold its weights a second time.
+    """
 
     spec: ConvSpec
     weight: Floats
     bias: Floats
+    gain: Floats | None = None
+
+    @property
+    def weights(self) -> Floats:
+        """What the maps are multiplied with: (c_out, c_in/g, k_h, k_w)."""
+        return self.weight if self.gain is None else self.weight * self.gain[:, None, None, None]
+
+    def scaled(self, scale: Floats, shift: Floats) -> Convolve:
+        """With y·scale + shift behind it."""
+        gain = scale if self.gain is None else self.gain * scale
+        return replace(self, gain=gain, bias=self.bias * scale + shift)
 
     @property
     def is_depthwise(self) -> bool:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from separable.engine import tiles
+from separable.engine.chains import chains, find_chains, is_expected_to_pay
 from separable.engine.network import (
     Activate,
     Combine,
@@ -30,6 +31,7 @@ from separable.engine.network import (
 from separable.errors import ModelError
 from separable.kernels import convolution
 from separable.kernels.catalogue import Kernel
+from separable.kernels.chain import OF_A_LINK, Chain, Link
 from separable.kernels.convolution import Convolution, Floats
 from separable.kernels.depthwise import Depthwise
 from separable.kernels.elementwise import Elementwise, spread
@@ -40,7 +42,8 @@ from separable.kernels.pooling import GlobalAverage, Pool
 from separable.kernels.resampling import Resample
 from separable.kernels.shifting import Shift
 
-Choose = Callable[[Sequence[Kernel]], Kernel]
+Kernels = tuple[Kernel, ...]  # that do some work one after the other
+Choose = Callable[[Sequence[Kernels]], Kernels]
 NON_NEGATIVE = frozenset({"relu", "sigmoid", "hard_sigmoid"})
 
 
@@ -54,13 +57,24 @@ class Place:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
+class Packed:
+    """Weights or a bias in a kernel's order, made when there is a place for so many bytes, and not kept twice."""
+
+    nbytes: int
+    make: Callable[[], Floats]
+
+
+Constant = NDArray[np.generic] | Packed
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Step:
     """One kernel with what it is given: maps and constants, by the position of the argument."""
 
     name: str
     kernel: Kernel
     maps: Mapping[int, Place]
-    constants: Mapping[int, NDArray[np.generic]]
+    constants: Mapping[int, Constant]
     macs: int = 0
 
 
@@ -83,7 +97,7 @@ class Schedule:
 
 
 def schedule(network: Network, isa: Isa, threads: int, choose: Choose, last: frozenset[str] = frozenset()) -> Schedule:
-    """``choose`` picks one of several kernels for the same work; inputs named in ``last`` come channels last."""
+    """``choose`` picks one of several ways to do the same work; inputs named in ``last`` come channels last."""
     return _Scheduler(network, isa, threads, choose, last).run()
 
 
@@ -98,17 +112,22 @@ class _Scheduler:
     fills: dict[str, float] = field(default_factory=dict)
     lasting: set[str] = field(default_factory=set)  # maps whose margin is written once, like a border
     steps: list[Step] = field(default_factory=list)
-    packed: dict[tuple[int, Kernel], tuple[Floats, Floats]] = field(
+    packed: dict[tuple[int, Kernel], tuple[Packed, Packed]] = field(
         default_factory=dict
-    )  # slices of a volume share them
+    )  # a volume's slices share them
 
     def run(self) -> Schedule:
         self.readers = self.network.readers()
         for name, shape in self.network.inputs.items():
             self._enter(name, shape)
+        found = find_chains(self.network, self.readers)
+        early = {node.name for nodes in found.values() for node in nodes[:-1]}
         for node in self.network.nodes:
-            self._lay_out(node.name, node.shape, node)
-            self._node(node)
+            if node.name in found:
+                self._chain(found[node.name])
+            elif node.name not in early:
+                self._lay_out(node.name, node.shape, node)
+                self._node(node)
         for name, source in self.network.outputs.items():
             self._leave(name, source)
         slots, size = place(self.steps, self.layouts, self.fills, self.lasting)
@@ -161,7 +180,7 @@ class _Scheduler:
         act = node.activation
         match node.operator:
             case Convolve():
-                self._convolve(node, node.operator)
+                self._convolve(node)
             case Pooling() as p:
                 pool = Pool(
                     kind=p.kind,
@@ -223,25 +242,70 @@ class _Scheduler:
         }
         self._add(node.name, resample, places, tables)
 
-    def _convolve(self, node: Node, operator: Convolve) -> None:
+    def _chain(self, nodes: tuple[Node, ...]) -> None:
+        """Several convolutions, by themselves or in bands of rows, whatever is fastest."""
+        apart = []
+        for node in nodes:
+            self._lay_out(node.name, node.shape, node)
+            apart.append(self._kernel(node))
+        _, target, residual = self._maps(nodes[-1])
+        ways: list[Kernels] = [tuple(apart)]
+        for first in range(len(nodes) - 1):
+            maps = (self._maps(nodes[first])[0], target, residual)
+            ways += [(*apart[:first], chain) for chain in chains(nodes[first:], maps, self.isa, apart[first:])]
+        if len(ways) > 1 and is_expected_to_pay(apart):
+            ways = [*ways[1:], ways[0]]
+        for kernel in self.choose(ways):
+            count = len(kernel.links) if isinstance(kernel, Chain) else 1
+            self._run(nodes[:count], kernel)
+            nodes = nodes[count:]
+
+    def _convolve(self, node: Node) -> None:
+        self._run((node,), self._kernel(node))
+
+    def _maps(self, node: Node) -> tuple[Layout, Layout, Layout | None]:
         residual = self.layouts[node.inputs[1]] if len(node.inputs) > 1 else None
-        maps = (self.layouts[node.inputs[0]], self.layouts[node.name], residual)
+        return self.layouts[node.inputs[0]], self.layouts[node.name], residual
+
+    def _kernel(self, node: Node) -> Link:
+        operator = node.operator
+        if not isinstance(operator, Convolve):
+            raise TypeError(f"{node} is not a convolution")
         options = tiles.depthwise if operator.is_depthwise else tiles.convolutions
-        kernel = self.choose(options(operator.spec, maps, node.activation, self.isa, self.threads))
+        found = options(operator.spec, self._maps(node), node.activation, self.isa, self.threads)
+        (kernel,) = self.choose([(option,) for option in found])
         if not isinstance(kernel, Convolution | Depthwise):
             raise TypeError(f"a convolution cannot run as {kernel}")
+        return kernel
+
+    def _run(self, nodes: Sequence[Node], kernel: Kernel) -> None:
+        """A convolution, or a chain of several."""
+        places = {convolution.SOURCE: Place(map=nodes[0].inputs[0]), convolution.TARGET: Place(map=nodes[-1].name)}
+        constants: dict[int, Constant] = {}
+        links: tuple[Kernel, ...] = kernel.links if isinstance(kernel, Chain) else (kernel,)
+        macs = 0
+        for i, (node, link) in enumerate(zip(nodes, links, strict=True)):
+            if not isinstance(link, Convolution | Depthwise) or not isinstance(node.operator, Convolve):
+                raise TypeError(f"{node} cannot run as {link}")
+            at, macs = OF_A_LINK * i, macs + link.spec.macs
+            weights, bias = self._packed(node.operator, link)
+            constants |= {at + convolution.WEIGHTS: weights, at + convolution.BIAS: bias}
+            if isinstance(link, Convolution) and not link.is_rowwise:
+                tables = (convolution.SOURCE_TABLE, convolution.TARGET_TABLE, convolution.RESIDUAL_TABLE)
+                constants |= dict(zip(tables, link.offsets(), strict=True))
+            if len(node.inputs) > 1:
+                places[at + convolution.RESIDUAL] = Place(map=node.inputs[1])
+        self._add(nodes[-1].name, kernel, places, constants, macs)
+
+    def _packed(self, operator: Convolve, kernel: Link) -> tuple[Packed, Packed]:
         key = (id(operator), kernel)
         if key not in self.packed:
-            self.packed[key] = (kernel.pack(operator.weight, self.isa), kernel.pack_bias(operator.bias, self.isa))
-        weights, bias = self.packed[key]
-        constants: dict[int, NDArray[np.generic]] = {convolution.WEIGHTS: weights, convolution.BIAS: bias}
-        if isinstance(kernel, Convolution) and not kernel.is_rowwise:
-            tables = (convolution.SOURCE_TABLE, convolution.TARGET_TABLE, convolution.RESIDUAL_TABLE)
-            constants |= dict(zip(tables, kernel.offsets(), strict=True))
-        places = {0: Place(map=node.inputs[0]), 3: Place(map=node.name)}
-        if residual is not None:
-            places[4] = Place(map=node.inputs[1])
-        self._add(node.name, kernel, places, constants, operator.spec.macs)
+            channels, a_channel = kernel.padded_channels(self.isa), kernel.spec.weights // kernel.spec.c_out
+            self.packed[key] = (
+                Packed(nbytes=ITEM * channels * a_channel, make=lambda: kernel.pack(operator.weights, self.isa)),
+                Packed(nbytes=ITEM * channels, make=lambda: kernel.pack_bias(operator.bias, self.isa)),
+            )
+        return self.packed[key]
 
     def _join(self, node: Node) -> None:
         target, first = self.layouts[node.name], 0
@@ -262,7 +326,7 @@ class _Scheduler:
         name: str,
         kernel: Kernel,
         maps: Mapping[int, Place],
-        constants: Mapping[int, NDArray[np.generic]] | None = None,
+        constants: Mapping[int, Constant] | None = None,
         macs: int = 0,
     ) -> None:
         self.steps.append(Step(name=name, kernel=kernel, maps=maps, constants=constants or {}, macs=macs))

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from separable.kernels.catalogue import Kernel
+from separable.kernels.chain import Chain
 from separable.kernels.convolution import Convolution, Tile
 from separable.kernels.depthwise import Depthwise
 from separable.kernels.epilogue import Activation
@@ -22,6 +23,7 @@ STREAMED = 1.04  # more cycles where weights come from the second-level cache
 FIRST_LEVEL, CHUNK_BYTES = 32 * 1024, 24 * 1024  # the cache, and what of it weights may take
 BLOCK_BYTES = 128 * 1024  # of input that stays in the second-level cache while all channels are computed from it
 SHARES, SHARE_MACS = 8, 100_000  # of a step for each thread, and the least worth claiming: some two microseconds
+CHAIN_ROWS = 14  # of the last map, the least that a thread claims of a chain
 # Registers → (pixels, vectors) and the share of the peak that the inner loop reaches, measured on Zen 3 and Zen 4.
 SHAPES = {
     16: {
@@ -111,6 +113,9 @@ def shares(kernel: Kernel, threads: int) -> int:
             units, macs = kernel.source.panels * kernel.multiplier, kernel.spec.macs
         case Depthwise():
             units, macs = -(-kernel.spec.size_out[0] // kernel.rows), kernel.spec.macs
+        case Chain():  # two shares compute some rows of the maps between twice
+            rows = max(kernel.rows, CHAIN_ROWS)
+            return threads * max(1, min(SHARES, kernel.spec.size_out[0] // threads // rows))
         case Move():
             units, macs = kernel.source.height, SHARE_MACS * kernel.source.height
         case _:
@@ -125,6 +130,8 @@ def is_by_rows(kernel: Kernel) -> bool:
             return kernel.tile.split == "pixels"
         case Depthwise():
             return kernel.split == "rows"
+        case Chain():
+            return True
         case _:
             return False
 

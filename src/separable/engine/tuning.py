@@ -1,4 +1,6 @@
-"""The fastest of several kernels for the same work. In: candidates, best guess first. Out: the one measured fastest.
+"""The fastest of several ways to do the same work. In: candidates, best guess first. Out: the one measured fastest.
+
+A way is one kernel, or several that run after each other.
 
 Decisions are kept on disk beside the machine code, keyed by the work, the processor, the threads and this package, so
 that a machine measures each layer once. Without measuring, the first candidate is taken.
@@ -18,10 +20,12 @@ from numpy.typing import NDArray
 
 from separable import __version__
 from separable.cost.clock import compare
+from separable.engine.tiles import shares
 from separable.errors import FileError
 from separable.files import written_whole
 from separable.kernels import convolution
 from separable.kernels.catalogue import Kernel, name_of, source_of
+from separable.kernels.chain import ARGUMENTS, OF_A_LINK, Chain
 from separable.kernels.convolution import Convolution
 from separable.kernels.depthwise import Depthwise
 from separable.kernels.isa import Isa
@@ -33,24 +37,26 @@ SLACK = 64  # floats, to align the scratch memory
 
 
 class Tuner:
-    """Chooses kernels for one instruction set and number of threads."""
+    """Chooses ways for one instruction set and number of threads."""
 
     def __init__(self, isa: Isa, threads: int, *, is_measuring: bool = True) -> None:
         self.isa, self.threads, self.is_measuring = isa, threads, is_measuring
         self._scratch: dict[int, NDArray[np.float32]] = {}
 
-    def __call__(self, kernels: Sequence[Kernel]) -> Kernel:
-        """One of ``kernels``: the fastest when measuring, else the first."""
-        if len(kernels) == 1 or not self.is_measuring:
-            return kernels[0]
-        shortlist = kernels[:CANDIDATES]
+    def __call__(self, ways: Sequence[tuple[Kernel, ...]]) -> tuple[Kernel, ...]:
+        """One of ``ways``: the fastest when measuring, else the first."""
+        if len(ways) == 1 or not self.is_measuring:
+            return ways[0]
+        shortlist = ways[:CANDIDATES]
         path = self._path(shortlist)
-        names = [name_of(kernel) for kernel in shortlist]
+        names = [" ".join(map(name_of, kernels)) for kernels in shortlist]
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
             kept = json.loads(path.read_text(encoding="utf-8"))["fastest"]
             if kept in names:
                 return shortlist[names.index(kept)]
-        seconds = self.measure(shortlist)
+        parts = list(dict.fromkeys(kernel for kernels in shortlist for kernel in kernels))
+        by_part = dict(zip(parts, self.measure(parts), strict=True))
+        seconds = [sum(by_part[kernel] for kernel in kernels) for kernels in shortlist]
         best = min(range(len(shortlist)), key=seconds.__getitem__)
         best = best if seconds[best] < CLEARLY * seconds[0] else 0
         _keep(path, {"fastest": names[best], "seconds": dict(zip(names, seconds, strict=True))})
@@ -61,31 +67,33 @@ class Tuner:
         library = Library([object_code(source_of(kernel, self.isa), self.isa) for kernel in kernels], self.isa)
         signature = ctypes.CFUNCTYPE(None, ctypes.c_void_p, *[ctypes.c_int64] * 3)
         entries = [signature(library.address(name_of(kernel))) for kernel in kernels]
+        for kernel in kernels:
+            self._make_room(kernel)
         arguments = [self._arguments(kernel) for kernel in kernels]
 
         def whole(i: int) -> Callable[[], None]:
-            address = arguments[i][0].ctypes.data
-            return lambda: entries[i](address, 0, 1, 0)
+            address, count = arguments[i][0].ctypes.data, shares(kernels[i], self.threads)
+            count = count if isinstance(kernels[i], Chain) else 1  # what two shares compute twice is to be seen
+
+            def run() -> None:
+                for share in range(count):
+                    entries[i](address, share, count, 0)
+
+            return run
 
         timings = compare({str(i): whole(i) for i in range(len(kernels))}, min_s=0.0, max_s=0.0).timings
         return [timings[str(i)].min_s for i in range(len(kernels))]
 
-    def _arguments(self, kernel: Kernel) -> tuple[NDArray[np.uint64], list[NDArray[np.int32]]]:
-        """Addresses for a kernel's call, and the tables among them, which live as long as they are held."""
-        if not isinstance(kernel, Convolution | Depthwise):
-            raise TypeError(f"{kernel} has nothing to choose")
-        channels = kernel.padded_channels(self.isa)
-        sizes = {
-            convolution.SOURCE: kernel.source.floats,
-            convolution.WEIGHTS: channels * kernel.spec.weights // kernel.spec.c_out,
-            convolution.BIAS: channels,
-            convolution.TARGET: kernel.target.floats,
-            convolution.RESIDUAL: kernel.residual.floats if kernel.residual else 1,
-        }
-        addresses, tables = np.zeros(8, np.uint64), []
-        for place, size in sizes.items():
+    def _make_room(self, kernel: Kernel) -> None:
+        """Scratch memory that is large enough for every argument."""
+        for place, size in _sizes(kernel, self.isa).items():
             if place not in self._scratch or self._scratch[place].size < size + SLACK:
                 self._scratch[place] = np.full(size + SLACK, 0.01, np.float32)
+
+    def _arguments(self, kernel: Kernel) -> tuple[NDArray[np.uint64], list[NDArray[np.int32]]]:
+        """Addresses for a kernel's call, and the tables among them, which live as long as they are held."""
+        addresses, tables = np.zeros(ARGUMENTS, np.uint64), []
+        for place in _sizes(kernel, self.isa):
             addresses[place] = -(-self._scratch[place].ctypes.data // 64) * 64
         if isinstance(kernel, Convolution) and not kernel.is_rowwise:
             for place, table in enumerate(kernel.offsets(), start=convolution.SOURCE_TABLE):
@@ -93,10 +101,25 @@ class Tuner:
                 tables.append(table)
         return addresses, tables
 
-    def _path(self, kernels: Sequence[Kernel]) -> Path:
-        work = [repr(kernel) for kernel in kernels]
+    def _path(self, ways: Sequence[tuple[Kernel, ...]]) -> Path:
+        work = [repr(kernels) for kernels in ways]
         key = json.dumps([work, self.isa.key, self.threads, __version__])
         return cache_folder().parent / "tuning" / f"{hashlib.sha256(key.encode()).hexdigest()}.json"
+
+
+def _sizes(kernel: Kernel, isa: Isa) -> dict[int, int]:
+    """Floats of each argument that is a map or weights."""
+    links = kernel.links if isinstance(kernel, Chain) else (kernel,)
+    sizes = {convolution.SOURCE: links[0].source.floats, convolution.TARGET: links[-1].target.floats}
+    for i, link in enumerate(links):
+        if not isinstance(link, Convolution | Depthwise):
+            raise TypeError(f"{kernel} has nothing to choose")
+        at, channels = OF_A_LINK * i, link.padded_channels(isa)
+        sizes[at + convolution.WEIGHTS] = channels * link.spec.weights // link.spec.c_out
+        sizes[at + convolution.BIAS] = channels
+        if link.residual:
+            sizes[at + convolution.RESIDUAL] = link.residual.floats
+    return sizes
 
 
 def _keep(path: Path, entry: dict[str, object]) -> None:

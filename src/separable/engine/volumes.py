@@ -69,8 +69,7 @@ def _scaled(node: Node, affine: Affine, *, is_first: bool) -> Convolve:
     operator = node.operator
     if not isinstance(operator, Convolve):
         raise TypeError(f"{node} is no convolution")
-    bias = operator.bias * affine.scale + (affine.shift if is_first else 0)
-    return replace(operator, weight=operator.weight * affine.scale[:, None, None, None], bias=bias)
+    return operator.scaled(affine.scale, affine.shift if is_first else np.zeros_like(affine.shift))
 
 
 def _at(request: Request, depth: int) -> Request:

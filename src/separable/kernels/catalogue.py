@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 
-from separable.kernels import convolution, depthwise, elementwise, moving, pooling, resampling, shifting
+from separable.kernels import chain, convolution, depthwise, elementwise, moving, pooling, resampling, shifting
+from separable.kernels.chain import Chain
 from separable.kernels.convolution import Convolution
 from separable.kernels.depthwise import Depthwise
 from separable.kernels.elementwise import Elementwise
@@ -15,7 +16,7 @@ from separable.kernels.pooling import GlobalAverage, Pool
 from separable.kernels.resampling import Resample
 from separable.kernels.shifting import Shift
 
-Kernel = Convolution | Depthwise | Pool | GlobalAverage | Elementwise | Move | Resample | Shift
+Kernel = Chain | Convolution | Depthwise | Pool | GlobalAverage | Elementwise | Move | Resample | Shift
 
 
 def name_of(kernel: Kernel) -> str:
@@ -29,6 +30,8 @@ def source_of(kernel: Kernel, isa: Isa) -> str:
     match kernel:
         case Convolution():
             convolution.write(module, name, kernel, isa)
+        case Chain():
+            chain.write(module, name, kernel, isa)
         case Depthwise():
             depthwise.write(module, name, kernel, isa)
         case Pool() | GlobalAverage():

@@ -165,13 +165,23 @@ LINE_BYTES, MAX_AHEAD = 64, 4
 
 def write(module: Module, name: str, kernel: Convolution, isa: Isa) -> None:
     """The function ``name(arguments, thread, threads, image)``; ``arguments``: eight addresses, in the order above."""
+    module.function(name, SIGNATURE, _emitter(module, name, kernel, isa).write)
+
+
+def write_rows(module: Module, name: str, kernel: Convolution, isa: Isa) -> None:
+    """The same for the calls of a chain: ``name(arguments, first, last)``, rows of the output of a kernel by rows."""
+    module.function(name, SIGNATURE[:3], _emitter(module, name, kernel, isa).write_rows, is_internal=True)
+
+
+def _emitter(module: Module, name: str, kernel: Convolution, isa: Isa) -> _Emitter:
     if kernel.spec.groups > 1 and (
         (kernel.spec.c_in // kernel.spec.groups) % kernel.source.lanes
         or (kernel.spec.c_out // kernel.spec.groups) % isa.lanes
     ):
         raise SpecError("Convolution", given=str(kernel.spec), expected=f"groups of whole panels of {isa.lanes}")
-    emitter = _Emitter(module, name, kernel, isa)
-    module.function(name, SIGNATURE, emitter.write)
+    if kernel.source.ring and (kernel.spec.kernel[0] > 1 or any(kernel.spec.padding[0])):
+        raise SpecError("Convolution", given=str(kernel.spec), expected="one row at a time where rows go round")
+    return _Emitter(module, name, kernel, isa)
 
 
 class _Emitter:
@@ -184,6 +194,8 @@ class _Emitter:
         self.full, self.rest = divmod(self.panels_out, self.tile.vectors)
         self.tiles_a_row = -(-kernel.columns // self.tile.pixels)
         self.rows = kernel.target.pixels // kernel.columns
+        self.pixel_tiles = self.rows * self.tiles_a_row
+        self.channel_tiles = (self.full + bool(self.rest)) * kernel.spec.groups
         self.turns = sum(len(walk.outer) for walk in self.walks)
         self.chunk = self.tile.turns or self.turns
         self.is_chunked = self.chunk < self.turns
@@ -192,20 +204,26 @@ class _Emitter:
 
     def write(self, f: Function, parameters: list[Value]) -> None:
         arguments, thread, threads, _ = parameters
-        self.f = f
-        self.pointers = [f.load("ptr", arguments, 8 * i) for i in range(8)]
-        if self.is_chunked:  # sums of a block between two chunks; by tile, because the last tiles of rows overlap
-            size = self.tile.block * self.tile.pixels * self.tile.vectors * self.isa.lanes * ITEM
-            self.partial = f.raw(f"alloca [{size} x i8], align 64", "ptr")
-        pixel_tiles = self.rows * self.tiles_a_row
-        channel_tiles = (self.full + bool(self.rest)) * self.kernel.spec.groups
-        ranges: dict[str, tuple[Index, Index]] = {"pixels": (0, pixel_tiles), "channels": (0, channel_tiles)}
+        ranges: dict[str, tuple[Index, Index]] = {"pixels": (0, self.pixel_tiles), "channels": (0, self.channel_tiles)}
         count = ranges[self.tile.split][1]
         first = f.div(f.mul(thread, count), threads)
         last = f.div(f.mul(f.add(thread, 1), count), threads)
         ranges[self.tile.split] = (first, last)
-        self.pixel_range, self.channel_range = ranges["pixels"], ranges["channels"]
-        f.loop(*self.pixel_range, self._block, step=self.tile.block)
+        self._run(f, arguments, ranges["pixels"], ranges["channels"])
+
+    def write_rows(self, f: Function, parameters: list[Value]) -> None:
+        arguments, first, last = parameters
+        tiles = (f.mul(first, self.tiles_a_row), f.mul(last, self.tiles_a_row))
+        self._run(f, arguments, tiles, (0, self.channel_tiles))
+
+    def _run(self, f: Function, arguments: Value, pixels: tuple[Index, Index], channels: tuple[Index, Index]) -> None:
+        """All blocks of tiles in these ranges."""
+        self.f, self.pixel_range, self.channel_range = f, pixels, channels
+        self.pointers = [f.load("ptr", arguments, 8 * i) for i in range(8)]
+        if self.is_chunked:  # sums of a block between two chunks; by tile, because the last tiles of rows overlap
+            size = self.tile.block * self.tile.pixels * self.tile.vectors * self.isa.lanes * ITEM
+            self.partial = f.raw(f"alloca [{size} x i8], align 64", "ptr")
+        f.loop(*pixels, self._block, step=self.tile.block)
 
     def _block(self, first: Value, _: list[Value]) -> list[Value]:
         f = self.f
@@ -341,9 +359,9 @@ class _Emitter:
             writes = self._listed(TARGET_TABLE, x)
             return reads, writes, self._listed(RESIDUAL_TABLE, x) if kernel.residual else writes
         s_h, s_w = kernel.spec.stride
-        origin = f.add(f.mul(y, ITEM * s_h * kernel.source.row), f.mul(x, ITEM * s_w * kernel.source.pixel))
+        origin = f.add(kernel.source.row_offset(f, f.mul(y, s_h)), f.mul(x, ITEM * s_w * kernel.source.pixel))
         corner = f.at(start, origin)
-        out, side = (f.add(f.mul(y, ITEM * m.row), f.mul(x, ITEM * m.pixel)) for m in (target, beside))
+        out, side = (f.add(m.row_offset(f, y), f.mul(x, ITEM * m.pixel)) for m in (target, beside))
         return (
             [f.at(corner, ITEM * i * s_w * kernel.source.pixel) for i in range(R)],
             [f.add(out, ITEM * i * target.pixel) for i in range(R)],
@@ -388,7 +406,7 @@ class _Emitter:
     def _finish(self, accumulators: list[Value], vectors: int, panel: Index, places: list[tuple[Index, Index]]) -> None:
         f, kernel, lanes = self.f, self.kernel, self.isa.lanes
         target, residual = kernel.target, kernel.residual
-        out = f.at(self.pointers[TARGET], f.add(f.mul(panel, ITEM * target.panel), target.offset()))
+        out = f.at(self.pointers[TARGET], f.add(f.mul(panel, ITEM * target.panel), target.origin))
         if residual is not None:
             beside = f.at(self.pointers[RESIDUAL], f.add(f.mul(panel, ITEM * residual.panel), residual.offset()))
         for r, (place, side) in enumerate(places):

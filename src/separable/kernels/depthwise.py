@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from separable.errors import SpecError
 from separable.kernels.convolution import BIAS, RESIDUAL, SIGNATURE, SOURCE, TARGET, WEIGHTS, Floats
 from separable.kernels.epilogue import NONE, Activation, activate
 from separable.kernels.ir import Function, Index, Module, Value, vector
@@ -43,6 +44,14 @@ class Depthwise:
         """Filters for each input channel."""
         return self.spec.c_out // self.spec.c_in
 
+    @property
+    def is_unrolled(self) -> bool:
+        """Whether a tile's taps are written out; a loop runs over those of larger kernels, one row at a time."""
+        k_h, k_w = self.spec.kernel
+        return (
+            min(self.rows, self.spec.size_out[0]) * min(self.columns, self.spec.size_out[1]) * k_h * k_w <= MAX_UNROLL
+        )
+
     def padded_channels(self, isa: Isa) -> int:
         """Output channels with each filter's plane padded to whole panels."""
         return self.multiplier * self.source.panels * isa.lanes
@@ -68,13 +77,20 @@ def write(module: Module, name: str, kernel: Depthwise, isa: Isa) -> None:
     module.function(name, SIGNATURE, _Emitter(kernel, isa).write)
 
 
+def write_rows(module: Module, name: str, kernel: Depthwise, isa: Isa) -> None:
+    """The same for the calls of a chain: ``name(arguments, first, last)``, rows of the output in whole tiles."""
+    emitter = _Emitter(kernel, isa)
+    if not kernel.is_unrolled or emitter.out_h % emitter.rows or kernel.multiplier > 1:
+        raise SpecError("Depthwise", given=str(kernel), expected="whole tiles of rows, unrolled, one filter a channel")
+    module.function(name, SIGNATURE[:3], emitter.write_rows, is_internal=True)
+
+
 class _Emitter:
     def __init__(self, kernel: Depthwise, isa: Isa) -> None:
         self.kernel, self.isa = kernel, isa
         self.out_h, self.out_w = kernel.spec.size_out
         self.rows, self.columns = min(kernel.rows, self.out_h), min(kernel.columns, self.out_w)
-        self.is_unrolled = self.rows * self.columns * kernel.spec.kernel[0] * kernel.spec.kernel[1] <= MAX_UNROLL
-        if not self.is_unrolled:
+        if not kernel.is_unrolled:
             self.rows = 1
 
     def write(self, f: Function, parameters: list[Value]) -> None:
@@ -86,8 +102,19 @@ class _Emitter:
         count = panels if self.kernel.split == "channels" else row_tiles
         first, last = (f.div(f.mul(f.add(thread, i), count), threads) for i in (0, 1))
         share: tuple[Index, Index] = (first, last)
-        by_rows = self.kernel.split == "rows"
-        over_panels, over_rows = ((0, panels), share) if by_rows else (share, (0, row_tiles))
+        if self.kernel.split == "rows":
+            self._tiles((0, panels), share)
+        else:
+            self._tiles(share, (0, row_tiles))
+
+    def write_rows(self, f: Function, parameters: list[Value]) -> None:
+        arguments, first, last = parameters
+        self.f = f
+        self.pointers = [f.load("ptr", arguments, 8 * i) for i in range(5)]
+        self._tiles((0, self.kernel.source.panels), (f.div(first, self.rows), f.div(last, self.rows)))
+
+    def _tiles(self, over_panels: tuple[Index, Index], over_rows: tuple[Index, Index]) -> None:
+        f = self.f
 
         def panel(p: Value, _: list[Value]) -> list[Value]:
             k_h, k_w = self.kernel.spec.kernel
@@ -96,9 +123,9 @@ class _Emitter:
                 self.pointers[SOURCE], f.mul(f.rem(p, self.kernel.source.panels), ITEM * self.kernel.source.panel)
             )
             pads = self.kernel.spec.padding
-            source = f.at(at, self.kernel.source.offset(-pads[0][0], -pads[1][0]))
+            source = f.at(at, self.kernel.source.origin - ITEM * pads[1][0] * self.kernel.source.pixel)
             target = f.at(
-                self.pointers[TARGET], f.add(f.mul(p, ITEM * self.kernel.target.panel), self.kernel.target.offset())
+                self.pointers[TARGET], f.add(f.mul(p, ITEM * self.kernel.target.panel), self.kernel.target.origin)
             )
             weights = f.at(self.pointers[WEIGHTS], f.mul(p, ITEM * k_h * k_w * lanes))
             bias = f.load(vector(lanes), self.pointers[BIAS], f.mul(p, ITEM * lanes))
@@ -119,12 +146,13 @@ class _Emitter:
         """All tiles of one row of tiles: full ones in a loop, then a narrower one."""
         f, kernel = self.f, self.kernel
         (s_h, s_w) = kernel.spec.stride
-        reads = f.at(source, f.mul(y, ITEM * s_h * kernel.source.row))
+        reads = self._rows_read(f.sub(f.mul(y, s_h), kernel.spec.padding[0][0]), source)
         full, rest = divmod(self.out_w, self.columns)
 
         def tile(x: Index, columns: int) -> None:
-            corner = f.at(reads, f.mul(x, ITEM * s_w * kernel.source.pixel))
-            sums = (self._unrolled if self.is_unrolled else self._looped)(corner, columns, weights, bias)
+            along = f.mul(x, ITEM * s_w * kernel.source.pixel)
+            corners = {iy: f.at(row, along) for iy, row in reads.items()}
+            sums = (self._unrolled if kernel.is_unrolled else self._looped)(corners, columns, weights, bias)
             self._finish(sums, columns, (y, x), p, target)
 
         def one(i: Value, _: list[Value]) -> list[Value]:
@@ -138,7 +166,16 @@ class _Emitter:
         if rest:
             tile(full * self.columns, rest)
 
-    def _unrolled(self, corner: Value, columns: int, weights: Value, bias: Value) -> list[Value]:
+    def _rows_read(self, y: Index, source: Value) -> dict[int, Value]:
+        """Where the rows begin that a tile reads, by their distance from row y; the first where all lie in order."""
+        f, spec, layout = self.f, self.kernel.spec, self.kernel.source
+        if not layout.ring:
+            return {0: f.at(source, layout.row_offset(f, y))}
+        k_h, s_h, d_h = spec.kernel[0], spec.stride[0], spec.dilation[0]
+        read = sorted({r * s_h + ky * d_h for r in range(self.rows) for ky in range(k_h)})
+        return {iy: f.at(source, layout.row_offset(f, f.add(y, iy))) for iy in read}
+
+    def _unrolled(self, corners: dict[int, Value], columns: int, weights: Value, bias: Value) -> list[Value]:
         f, spec = self.f, self.kernel.spec
         (k_h, k_w), (s_h, s_w), (d_h, d_w) = spec.kernel, spec.stride, spec.dilation
         kind = vector(self.isa.lanes)
@@ -150,8 +187,9 @@ class _Emitter:
                 for _, ky in touched
                 for kx in range(k_w)
             }
+            down = 0 if iy in corners else iy * self.kernel.source.row
             for ix in sorted({c * s_w + kx * d_w for c in range(columns) for kx in range(k_w)}):
-                value = f.load(kind, corner, ITEM * (iy * self.kernel.source.row + ix * self.kernel.source.pixel))
+                value = f.load(kind, corners.get(iy, corners[0]), ITEM * (down + ix * self.kernel.source.pixel))
                 for r, ky in touched:
                     for c in range(columns):
                         kx, is_between = divmod(ix - c * s_w, d_w)
@@ -160,13 +198,13 @@ class _Emitter:
                             sums[i] = f.fma(value, w[ky, kx], sums[i])
         return sums
 
-    def _looped(self, corner: Value, columns: int, weights: Value, bias: Value) -> list[Value]:
+    def _looped(self, corners: dict[int, Value], columns: int, weights: Value, bias: Value) -> list[Value]:
         f, spec, source = self.f, self.kernel.spec, self.kernel.source
         (k_h, k_w), s_w, (d_h, d_w) = spec.kernel, spec.stride[1], spec.dilation
         kind = vector(self.isa.lanes)
 
         def kernel_row(ky: Value, sums: list[Value]) -> list[Value]:
-            reads = f.at(corner, f.mul(ky, ITEM * d_h * source.row))
+            reads = f.at(corners[0], f.mul(ky, ITEM * d_h * source.row))
             run = f.at(weights, f.mul(ky, ITEM * self.isa.lanes * k_w))
 
             def tap(kx: Value, sums: list[Value]) -> list[Value]:
@@ -185,8 +223,8 @@ class _Emitter:
         def offset(layout: Layout, i: int) -> Index:
             r, c = divmod(i, columns)
             return f.add(
-                f.add(f.mul(corner[0], ITEM * layout.row), f.mul(corner[1], ITEM * layout.pixel)),
-                ITEM * (r * layout.row + c * layout.pixel),
+                layout.row_offset(f, f.add(corner[0], r)),
+                f.add(f.mul(corner[1], ITEM * layout.pixel), ITEM * c * layout.pixel),
             )
 
         side = kernel.residual

@@ -68,19 +68,30 @@ class Module:
         write: Callable[[Function, list[Value]], Index | None],
         *,
         result: str = "void",
+        is_internal: bool = False,
     ) -> None:
-        """A function whose body ``write`` emits; what ``write`` returns is the result."""
+        """A function whose body ``write`` emits; what ``write`` returns is the result.
+
+        ``is_internal``: only this module calls it.
+        """
         function = Function(self, [Value(f"%p{i}", kind) for i, kind in enumerate(parameters)])
         returned = write(function, function.parameters)
         signature = ", ".join(f"{p.type} {p.name}" for p in function.parameters)
         end = "ret void" if returned is None else f"ret {result} {function.operand(returned, result).name}"
         lines = "\n".join(["entry:", *function.lines, f"  {end}"])
-        self._parts.append(f"define {result} @{name}({signature}) #0 {{\n{lines}\n}}")
+        linkage, inlining = ("internal ", "noinline ") if is_internal else ("", "")
+        self._parts.append(f"define {linkage}{result} @{name}({signature}) {inlining}#0 {{\n{lines}\n}}")
 
     @property
     def text(self) -> str:
-        """The module as LLVM assembly. Frame pointers off, full vector width on."""
-        attributes = 'attributes #0 = { nounwind "prefer-vector-width"="512" "min-legal-vector-width"="512" }'
+        """The module as LLVM assembly. Frame pointers off, full vector width on.
+
+        LLVM must not make a call of memset from a loop: a table of addresses in one of several objects, which a call
+        out of them needs, and MCJIT misplaces the constants of the others.
+        """
+        attributes = (
+            'attributes #0 = { nounwind "no-builtins" "prefer-vector-width"="512" "min-legal-vector-width"="512" }'
+        )
         return "\n\n".join([*self._declared.values(), *self._parts, attributes]) + "\n"
 
 
