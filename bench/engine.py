@@ -1,22 +1,27 @@
 """Networks and single layers on the engine against other runtimes. In: names, batches, threads. Out: JSON and a table.
 
 Each runtime is a process of its own; samples are taken in rounds, one of each runtime in turn, so that what disturbs
-the machine disturbs all alike; the processor's peak is measured in the same rounds. All samples are kept. Run from
-the repository; a part that is run again replaces that part of the results:
+the machine disturbs all alike; the processor's peak is measured in the same rounds. All samples are kept. A runtime
+that ends, or whose output is not PyTorch's, is left out, and that is said. Run from the repository; a part that is run
+again replaces that part of the results, ``--more`` leaves out what they hold already, ``--within`` begins nothing new
+after so many seconds:
 
-    python bench/engine.py --peers /path/to/python-with-the-peers
+    python bench/engine.py --prepare --peers /path/to/python-with-the-peers
+    python bench/engine.py --more --within 120 --peers /path/to/python-with-the-peers
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import platform
 import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,8 +38,9 @@ from separable.cost import count
 
 SCRIPT = Path(__file__).with_name("runtimes.py")
 OURS = ("separable", "eager", "inductor", "peak")
-PEERS = ("xnnpack", "onnxruntime", "openvino", "ncnn")
+PEERS = ("xnnpack", "onnxruntime", "openvino", "ncnn", "mnn")
 EXPORTS = Path(tempfile.gettempdir()) / "separable-bench"
+LIMIT = 1e-4
 ROUND_S, LONG_S = 0.1, 2.0
 
 
@@ -69,31 +75,29 @@ class Runtime:
 
     name: str
     process: subprocess.Popen[str]
-    peak_bytes: int = 0
 
-    def load(self, which: int) -> tuple[float, float] | None:
-        """Prepares a network: its relative difference from PyTorch and the seconds until the first output."""
+    def load(self, which: int) -> list[float]:
+        """Prepares a network: its relative difference from PyTorch and the seconds until the first output.
+
+        Nothing when it cannot.
+        """
         return self._ask(f"load {which}")
 
     def sample(self, which: int, times: int) -> float:
-        """Mean seconds of ``times`` forwards."""
-        answer = self._ask(f"run {which} {times}")
-        if answer is None:
-            raise SystemExit(f"{self.name} ended with exit code {self.process.wait()}")
-        self.peak_bytes = int(answer[1])
-        return answer[0]
+        """Mean seconds of ``times`` forwards; not a number once the process has ended."""
+        return next(iter(self._ask(f"run {which} {times}")), math.nan)
 
-    def _ask(self, line: str) -> tuple[float, float] | None:
+    def _ask(self, line: str) -> list[float]:
         stdin, stdout = self.process.stdin, self.process.stdout
         if stdin is None or stdout is None:
             raise SystemExit("a runtime was started without pipes")
-        print(line, file=stdin, flush=True)
-        for answer in stdout:
-            if answer.startswith("answer"):
-                _, a, b = answer.split()
-                return float(a), float(b)
+        if self.process.poll() is None:
+            print(line, file=stdin, flush=True)
+            for answer in stdout:
+                if answer.startswith("answer"):
+                    return [float(word) for word in answer.split()[1:]]
         print(f"  {self.name} does not run: exit code {self.process.wait()}", file=sys.stderr)
-        return None
+        return []
 
 
 def start(name: str, paths: Iterable[Path], threads: int, peers: str) -> Runtime:
@@ -101,18 +105,19 @@ def start(name: str, paths: Iterable[Path], threads: int, peers: str) -> Runtime
     python = sys.executable if name in OURS else peers
     cores = ",".join(map(str, sorted(os.sched_getaffinity(0))[:threads]))
     command = ["taskset", "-c", cores, python, str(SCRIPT), name, str(threads), *map(str, paths)]
-    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "TORCHINDUCTOR_CACHE_DIR": str(EXPORTS / "inductor")}
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
     return Runtime(name=name, process=subprocess.Popen(command, text=True, env=environment, **pipes))
 
 
-def export(model: nn.Module, shape: tuple[int, ...], path: Path) -> None:
-    """The network, an input and PyTorch's output beside it; what is there already is kept."""
+def export(make: Callable[[], nn.Module], shape: tuple[int, ...], path: Path) -> None:
+    """The network, an input and PyTorch's output beside it; what is there is kept. Weights are always the same."""
     if path.exists() and path.with_suffix(".npz").exists():
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     x = torch.randn(shape, generator=torch.Generator().manual_seed(0))
-    model.eval()
+    torch.manual_seed(0)
+    model = make().eval()
     with torch.no_grad():
         y = model(x)
     torch.export.save(torch.export.export(model, (x,)), path)
@@ -128,26 +133,28 @@ def prepare(paths: Iterable[Path], names: Iterable[str], peers: str) -> None:
 
 def race(runtimes: list[Runtime], which: int, rounds: int) -> dict[str, dict[str, Any]]:
     """Samples of each runtime for one network, taken in turns."""
-    loaded = [(runtime, runtime.load(which)) for runtime in runtimes]
-    able = [(runtime, facts) for runtime, facts in loaded if facts is not None]
-    runtimes[:] = [runtime for runtime, _ in able]
-    once = {r.name: min(r.sample(which, 1) for _ in range(3)) for r in runtimes}
+    able = {runtime.name: facts for runtime in runtimes if (facts := runtime.load(which)) and _agrees(runtime, facts)}
+    running = [runtime for runtime in runtimes if runtime.name in able]
+    once = {r.name: min(r.sample(which, 1) for _ in range(3 if r.sample(which, 1) < ROUND_S else 1)) for r in running}
     rounds = max(5, min(rounds, int(rounds * LONG_S / sum(max(ROUND_S, s) for s in once.values()))))
+    times = {name: max(1, int(ROUND_S / s)) if s > 0 else 1 for name, s in once.items()}
     samples: dict[str, list[float]] = {name: [] for name in once}
     for _ in range(rounds):
-        for runtime in runtimes:
-            samples[runtime.name].append(runtime.sample(which, max(1, int(ROUND_S / once[runtime.name]))))
+        for runtime in running:
+            samples[runtime.name].append(runtime.sample(which, times[runtime.name]))
+    runtimes[:] = [runtime for runtime in runtimes if runtime.process.poll() is None]
     return {
-        r.name: {
-            "min_s": min(samples[r.name]),
-            "median_s": statistics.median(samples[r.name]),
-            "samples": samples[r.name],
-            "error": error,
-            "first_s": first,
-            "peak_bytes": r.peak_bytes,
-        }
-        for r, (error, first) in able
+        name: {"min_s": min(s), "median_s": statistics.median(s), "samples": s, "error": error, "first_s": first}
+        for name, (error, first) in able.items()
+        if not any(map(math.isnan, s := samples[name]))
     }
+
+
+def _agrees(runtime: Runtime, facts: list[float]) -> bool:
+    """Whether its output is PyTorch's; what computes something else is not timed."""
+    if facts[0] > LIMIT:
+        print(f"  {runtime.name} is {facts[0]:.1e} from PyTorch and left out", file=sys.stderr)
+    return facts[0] <= LIMIT
 
 
 def fastest_peer(runtimes: dict[str, dict[str, Any]], key: str = "median_s") -> tuple[str, float]:
@@ -173,13 +180,21 @@ COLUMNS = ("separable", *PEERS, "inductor", "eager")
 HEAD = (
     "# The engine against other runtimes\n\nMedians in milliseconds; beside the fastest peer how many times faster "
     "the engine is by medians (by minima), then its share of the multiply-add peak measured in the same rounds. Load: "
-    "processes that wanted to run, ours included; far above the threads, other work disturbed the run.\n\n"
+    "processes that wanted to run, ours included; far above the threads, other work disturbed the run. Inductor is "
+    "torch.compile with freezing, eager is PyTorch with channels last; ncnn runs a batch image by image.\n\n"
     f"| subject | batch | threads | {' | '.join(COLUMNS)} | fastest peer | share of peak | load |\n"
     f"|{'---|' * (len(COLUMNS) + 6)}\n"
 )
 
 
-def keep(path: Path, result: dict[str, Any]) -> None:
+def versions(peers: str) -> dict[str, str]:
+    """Of the packages that are compared, in the Python that has them."""
+    code = "import importlib.metadata as m, json; print(json.dumps({d.name: d.version for d in m.distributions()}))"
+    installed = json.loads(subprocess.run([peers, "-c", code], check=True, capture_output=True, text=True).stdout)
+    return {name: v for name, v in installed.items() if name.lower() in ("executorch", *PEERS)}
+
+
+def keep(path: Path, result: dict[str, Any], peers: dict[str, str]) -> None:
     """Puts one result among the others, in place of an older one of the same name, and writes the table beside."""
     path.parent.mkdir(parents=True, exist_ok=True)
     facts: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"results": []}
@@ -192,41 +207,72 @@ def keep(path: Path, result: dict[str, Any]) -> None:
         "cores": os.cpu_count(),
         "torch": torch.__version__,
         "python": platform.python_version(),
+        "peers": peers,
         "results": results,
     }
     path.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
     path.with_suffix(".md").write_text(HEAD + "\n".join(map(line, results)) + "\n", encoding="utf-8")
 
 
+def missing(path: Path, cases: list[tuple[str, int]], threads: int) -> list[tuple[str, int]]:
+    """The cases that the results do not hold yet."""
+    results = json.loads(path.read_text(encoding="utf-8"))["results"] if path.exists() else []
+    held = {(r["network"], r["batch"], r["threads"]) for r in results}
+    return [case for case in cases if (*case, threads) not in held]
+
+
 def main() -> None:
+    options = _options()
+    names = [n for s in options.subjects for n in (list(SUBJECTS)[4:] if s == "layers" else [s])]
+    cases = [(name, batch) for name in names for batch in options.batches]
+    for name, batch in [*cases, *[(name, 1) for name in names]]:  # ncnn runs the network for one image
+        export(SUBJECTS[name][0], (batch, *SUBJECTS[name][1]), export_path(name, batch))
+    prepare([export_path(*case) for case in cases], options.runtimes, options.peers)
+    end = time.perf_counter() + options.within
+    for threads in () if options.prepare else options.threads:
+        _measure(missing(options.out, cases, threads) if options.more else cases, threads, end, options)
+
+
+def _measure(cases: list[tuple[str, int]], threads: int, end: float, options: argparse.Namespace) -> None:
+    """One case after the other; what would begin after ``end`` is only counted."""
+    paths = [export_path(*case) for case in cases] if time.perf_counter() < end else []
+    runtimes = [start(name, paths, threads, options.peers) for name in (*options.runtimes, "peak") if paths]
+    for i, case in enumerate(cases):
+        if time.perf_counter() > end:
+            print(f"{len(cases) - i} more with {threads} threads", flush=True)
+            break
+        result = measured(*case, threads, race(runtimes, i, options.rounds))
+        print(line(result), flush=True)
+        keep(options.out, result, versions(options.peers))
+    for runtime in runtimes:
+        runtime.process.terminate()
+
+
+def measured(name: str, batch: int, threads: int, found: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """What is kept of a case."""
+    make, shape = SUBJECTS[name]
+    macs = batch * count(make(), torch.empty(1, *shape, device="meta")).total.macs
+    facts = {"network": name, "batch": batch, "threads": threads, "macs": macs, "load": os.getloadavg()[0]}
+    return {**facts, "runtimes": found}
+
+
+def export_path(name: str, batch: int) -> Path:
+    return EXPORTS / f"{name.translate(PLAIN)}-{batch}.pt2"
+
+
+def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--subjects", nargs="+", default=NETWORKS, help="networks, or layers: all of them by 'layers'")
-    parser.add_argument("--runtimes", nargs="+", default=["separable", *PEERS, "eager"])
+    parser.add_argument("--runtimes", nargs="+", default=["separable", *PEERS, "inductor", "eager"])
     parser.add_argument("--batches", nargs="+", type=int, default=[1, 16])
-    parser.add_argument("--threads", nargs="+", type=int, default=[1, 2])
+    parser.add_argument("--threads", nargs="+", type=int, default=[2, 1])
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--peers", default=sys.executable, help="a Python that has the peers installed")
     parser.add_argument("--prepare", action="store_true", help="only write what the runtimes read")
+    parser.add_argument("--more", action="store_true", help="leave out what the results hold already")
+    parser.add_argument("--within", type=float, default=math.inf, help="seconds after which nothing new is begun")
     parser.add_argument("--out", type=Path, default=Path(__file__).with_name("results") / "engine.json")
-    options = parser.parse_args()
-    names = [n for s in options.subjects for n in (list(SUBJECTS)[4:] if s == "layers" else [s])]
-    cases = [(name, batch) for name in names for batch in options.batches]
-    paths = [EXPORTS / f"{name.translate(PLAIN)}-{batch}.pt2" for name, batch in cases]
-    for (name, batch), path in zip(cases, paths, strict=True):
-        export(SUBJECTS[name][0](), (batch, *SUBJECTS[name][1]), path)
-    prepare(paths, options.runtimes, options.peers)
-    for threads in () if options.prepare else options.threads:
-        runtimes = [start(name, paths, threads, options.peers) for name in (*options.runtimes, "peak")]
-        for i, (name, batch) in enumerate(cases):
-            make, shape = SUBJECTS[name]
-            macs = batch * count(make(), torch.empty(1, *shape, device="meta")).total.macs
-            found = race(runtimes, i, options.rounds)
-            result = {"network": name, "batch": batch, "threads": threads, "macs": macs, "runtimes": found}
-            result["load"] = os.getloadavg()[0]
-            print(line(result), flush=True)
-            keep(options.out, result)
-        for runtime in runtimes:
-            runtime.process.terminate()
+    return parser.parse_args()
 
 
 PLAIN = str.maketrans({" ": "-", "×": "x", "→": "-", ",": None})

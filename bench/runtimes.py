@@ -1,15 +1,14 @@
 """Networks in one runtime, in a process of its own. In: runtime, threads, exported networks. Out: seconds a forward.
 
 Protocol, a line each way: ``load 0`` prepares the first network and is answered with the relative difference from
-PyTorch's output and the seconds until the first one; ``run 0 20`` is answered with the mean seconds of 20 forwards and
-the most bytes that the process has held. What a peer needs in a form of its own was written before, by ``prepare``.
+PyTorch's output and the seconds until the first one; ``run 0 20`` is answered with the mean seconds of 20 forwards.
+What a peer needs in a form of its own was written before, by ``prepare``.
 Started by ``engine.py`` and ``realised.py``.
 """
 
 from __future__ import annotations
 
 import os
-import resource
 import shutil
 import subprocess
 import sys
@@ -85,9 +84,10 @@ def openvino(path: Path, x: np.ndarray, threads: int) -> Forward:
     settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY"}
     compiled = core.compile_model(core.read_model(str(_onnx(path, x))), "CPU", settings)
     request = compiled.create_infer_request()
-    request.set_input_tensor(openvino.Tensor(x, shared_memory=True))
+    shared = openvino.Tensor(x, shared_memory=True)
 
     def run() -> np.ndarray:
+        request.set_input_tensor(shared)  # each time: it does not keep the array alive by itself
         request.infer()
         return request.get_output_tensor().data
 
@@ -107,7 +107,7 @@ def xnnpack(path: Path, x: np.ndarray, threads: int) -> Forward:
 
 
 def ncnn(path: Path, x: np.ndarray, threads: int) -> Forward:
-    """One image at a time: it knows no batch."""
+    """One image at a time: it knows no batch. Packed layouts, Winograd and matrix products are its defaults."""
     import ncnn as peer
 
     net = peer.Net()
@@ -116,7 +116,7 @@ def ncnn(path: Path, x: np.ndarray, threads: int) -> Forward:
     folder = _pnnx(path, x)
     net.load_param(str(folder / "net.ncnn.param"))
     net.load_model(str(folder / "net.ncnn.bin"))
-    images = [peer.Mat(image) for image in x]
+    images = [peer.Mat(image).clone() for image in x]  # a Mat does not keep the array alive
 
     def one(image: object) -> np.ndarray:
         with net.create_extractor() as extractor:
@@ -124,6 +124,17 @@ def ncnn(path: Path, x: np.ndarray, threads: int) -> Forward:
             return np.array(extractor.extract("out0")[1])
 
     return lambda: np.stack([one(image) for image in images])
+
+
+def mnn(path: Path, x: np.ndarray, threads: int) -> Forward:
+    """In full float32."""
+    import MNN.expr
+    import MNN.nn
+
+    settings = {"precision_mode": MNN.expr.PrecisionMode.High, "thread_num": threads}
+    module = MNN.nn.load_module_from_file(str(_mnn(path, x)), ["x"], ["y"], **settings)
+    given = MNN.expr.const(x, list(x.shape), MNN.expr.NCHW)
+    return lambda: np.array(module.onForward([given])[0].read())
 
 
 def peak(_: Path, __: np.ndarray, threads: int) -> Forward:
@@ -146,6 +157,8 @@ def prepare(path: Path, names: list[str]) -> None:
     x = np.load(path.with_suffix(".npz"))["x"]
     if {"onnxruntime", "openvino"} & set(names):
         _onnx(path, x)
+    if "mnn" in names:
+        _mnn(path, x)
     if "xnnpack" in names:
         _pte(path)
     if "ncnn" in names:
@@ -153,14 +166,26 @@ def prepare(path: Path, names: list[str]) -> None:
 
 
 def _pnnx(path: Path, x: np.ndarray) -> Path:
+    """The network for one image: that of a batch holds its size in its reshapes."""
+    path = path.with_name(f"{path.stem.removesuffix(f'-{len(x)}')}-1.pt2") if len(x) > 1 else path
     folder = path.with_suffix("")
     if not (folder / "net.ncnn.bin").exists():
         folder.mkdir(exist_ok=True)
-        shutil.copy(_onnx(path, x), folder / "net.onnx")
+        shutil.copy(_onnx(path, x[:1]), folder / "net.onnx")
         shape = ",".join(map(str, (1, *x.shape[1:])))
         command = [str(Path(sys.executable).with_name("pnnx")), "net.onnx", f"inputshape=[{shape}]", "fp16=0"]
         subprocess.run(command, cwd=folder, check=True, stdout=subprocess.DEVNULL)
     return folder
+
+
+def _mnn(path: Path, x: np.ndarray) -> Path:
+    """By the converter's library: its command installs a package by itself and reports to its makers."""
+    target = path.with_suffix(".mnn")
+    if not target.exists():
+        import _tools
+
+        _tools.mnnconvert(["", "-f", "ONNX", "--modelFile", str(_onnx(path, x)), "--MNNModel", str(target)])
+    return target
 
 
 def _onnx(path: Path, x: np.ndarray) -> Path:
@@ -168,9 +193,9 @@ def _onnx(path: Path, x: np.ndarray) -> Path:
     if not target.exists():
         import torch
 
-        torch.onnx.export(
-            torch.export.load(path), (torch.from_numpy(x),), str(target), dynamo=True, external_data=False
-        )
+        names = {"input_names": ["x"], "output_names": ["y"]}
+        program, example = torch.export.load(path), (torch.from_numpy(x),)
+        torch.onnx.export(program, example, str(target), dynamo=True, external_data=False, **names)
     return target
 
 
@@ -192,6 +217,7 @@ RUNTIMES: dict[str, Callable[[Path, np.ndarray, int], Forward]] = {
     "onnxruntime": onnxruntime,
     "openvino": openvino,
     "ncnn": ncnn,
+    "mnn": mnn,
     "inductor": inductor,
     "eager": eager,
     "peak": peak,
@@ -223,7 +249,7 @@ def main() -> None:
             for _ in range(count):
                 forward()
             spent = time.perf_counter() - begin
-            print("answer", spent / count, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, flush=True)
+            print("answer", spent / count, flush=True)
 
 
 if __name__ == "__main__":

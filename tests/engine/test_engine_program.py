@@ -1,8 +1,6 @@
 """Whole networks on the engine against PyTorch. In: small networks. Out: agreement, and what is said of the rest."""
 
 import threading
-import warnings
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +10,8 @@ from small_networks import NETWORKS, build, mobile
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from separable.engine import compile, torch_backend
-from separable.errors import ModelError, SeparableError, SeparableWarning
+from separable.engine import compile
+from separable.errors import ModelError, SeparableError
 
 CLOSE = 1e-5  # relative; sums of some hundred float32 products in another order
 
@@ -164,35 +162,3 @@ def test_several_threads_may_call_one_program() -> None:
     for caller in callers:
         caller.join()
     assert wrong == []
-
-
-@pytest.fixture
-def dynamo() -> Iterator[None]:
-    torch._dynamo.reset()
-    yield
-    torch._dynamo.reset()
-
-
-@pytest.mark.usefixtures("dynamo")
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_torch_compile_runs_natively_follows_shapes_and_weights() -> None:
-    model = build(mobile)
-    compiled = torch.compile(model, backend=torch_backend.compile)
-    with torch.no_grad(), warnings.catch_warnings():
-        for shape in ((2, 3, 32, 32), (1, 3, 32, 32), (3, 3, 40, 32)):
-            x = torch.randn(shape)
-            agree(compiled(x), model(x))
-        model[-1].weight.mul_(2)
-        agree(compiled(x), model(x))
-
-
-@pytest.mark.usefixtures("dynamo")
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_training_under_torch_compile_falls_back_and_says_so_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch_backend, "_has_warned", False)
-    model, x = build(mobile), torch.randn(1, 3, 32, 32)
-    compiled = torch.compile(model, backend=torch_backend.compile)
-    with pytest.warns(SeparableWarning, match="PyTorch runs the graph"):
-        compiled(x).sum().backward()
-    assert model[-1].weight.grad is not None
-    compiled(x)

@@ -1,10 +1,6 @@
 """Forwards written down without data. In: modules with habits. Out: programs that agree, or a refusal that says why."""
 
 import os
-import subprocess
-import sys
-import warnings
-from importlib.metadata import entry_points
 
 import pytest
 import torch
@@ -12,7 +8,7 @@ import torch.nn.functional as F
 from small_networks import build, mobile
 from torch import Tensor, nn
 
-from separable.engine import compile, torch_backend
+from separable.engine import compile
 from separable.engine.lower import Call
 from separable.engine.network import Network
 from separable.engine.record import record
@@ -201,32 +197,3 @@ def test_a_forked_child_writes_into_memory_of_its_own() -> None:
         os._exit(0 if (native._maps != before).any() else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     assert (native._maps == before).all()
-
-
-BY_NAME = """
-import torch
-model = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU()).eval()
-x = torch.randn(1, 3, 8, 8)
-with torch.no_grad():
-    torch.testing.assert_close(torch.compile(model, backend="separable")(x), model(x), rtol=1e-4, atol=1e-5)
-"""
-
-
-def test_torch_compile_finds_the_engine_by_name_and_the_interpreter_ends() -> None:
-    found = {point.name: point for point in entry_points(group="torch_dynamo_backends")}
-    if "separable" not in found:
-        pytest.skip("needs the package to be installed")
-    assert found["separable"].load() is torch_backend.compile
-    subprocess.run([sys.executable, "-W", "ignore", "-c", BY_NAME], check=True, timeout=240)
-
-
-def test_dynamic_shapes_under_torch_compile_are_compiled_one_by_one() -> None:
-    model = build(mobile)
-    torch._dynamo.reset()
-    compiled = torch.compile(model, backend=torch_backend.compile, dynamic=True)
-    with torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        for size in (32, 48):
-            x = torch.randn(2, 3, size, size)
-            torch.testing.assert_close(compiled(x), model(x), rtol=1e-4, atol=1e-5)
-    torch._dynamo.reset()

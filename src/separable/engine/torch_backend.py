@@ -1,7 +1,8 @@
 """``torch.compile(model, backend="separable")``. In: Dynamo's graph. Out: a function that runs it natively.
 
 Parameters and buffers are taken as constants until one is changed in place or replaced; then the graph is compiled
-again. Where gradients are wanted, PyTorch runs the graph, and a warning says so once.
+again. Where gradients are wanted, or the graph changes what it holds (a counter, statistics in training mode), PyTorch
+runs it, and a warning says so once.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from torch import Tensor, fx
 
 from separable.engine.forward import Forward, build, is_channels_last
 from separable.engine.tuning import Tuner
-from separable.errors import SeparableWarning
+from separable.errors import ModelError, SeparableWarning
 from separable.kernels.isa import host
 
 
@@ -26,11 +27,14 @@ def compile(graph: fx.GraphModule, example: Sequence[Any]) -> Callable[..., Any]
     tuner = Tuner(isa, threads)
     forwards: dict[Any, Forward] = {}
     versions: list[tuple[int, int]] = []
+    is_refused = False
 
     def run(*inputs: Any) -> Any:
-        nonlocal versions
+        nonlocal versions, is_refused
         if torch.is_grad_enabled() and any(isinstance(x, Tensor) and x.requires_grad for x in inputs):
-            _warn_of_training()
+            _say_once(TRAINING)
+            return graph(*inputs)
+        if is_refused:
             return graph(*inputs)
         now = [(inputs[i].data_ptr(), inputs[i]._version) for i in held]
         if now != versions:
@@ -41,7 +45,12 @@ def compile(graph: fx.GraphModule, example: Sequence[Any]) -> Callable[..., Any]
         numbers = [i for i, x in free.items() if isinstance(x, Tensor) and not x.dim()]
         key = tuple(x.item() if i in numbers else _form(x) for i, x in free.items())
         if key not in forwards:
-            forwards[key] = build(graph, inputs, isa, threads, tuner, [*held, *numbers])
+            try:
+                forwards[key] = build(graph, inputs, isa, threads, tuner, [*held, *numbers])
+            except ModelError as error:
+                is_refused = True  # for good: what a graph does to its state does not depend on shapes
+                _say_once(f'torch.compile(backend="separable"): PyTorch runs this graph. {error}')
+                return graph(*inputs)
         return forwards[key](inputs)
 
     kept = frozenset(held)
@@ -58,16 +67,14 @@ def _is_static(node: fx.Node) -> bool:
     return "_dynamo_static_input_type" in (node.meta.get("tensor_dict") or {})
 
 
-_has_warned = False
+TRAINING = (
+    'torch.compile(backend="separable") runs inference; gradients are wanted here, so PyTorch runs the graph. '
+    "Call under torch.no_grad() to run natively."
+)
+_said: set[str] = set()
 
 
-def _warn_of_training() -> None:
-    global _has_warned
-    if not _has_warned:
-        _has_warned = True
-        warnings.warn(
-            'torch.compile(backend="separable") runs inference; gradients are wanted here, so PyTorch runs the graph. '
-            "Call under torch.no_grad() to run natively.",
-            SeparableWarning,
-            stacklevel=3,
-        )
+def _say_once(message: str) -> None:
+    if message not in _said:
+        _said.add(message)
+        warnings.warn(message, SeparableWarning, stacklevel=3)

@@ -1,0 +1,144 @@
+"""The first call and the memory of a network, ours beside ONNX Runtime. Out: JSON and a table.
+
+Each row is a process of its own: imports, the model (built, or read from its file), the first call, twenty more. Ours
+runs twice with one folder for machine code, which is empty at first and warm then. Memory is resident memory, whole
+pages of shared libraries counted. Written by ``engine.py --prepare`` before: what ONNX Runtime reads. From the
+repository:
+
+    python bench/start.py --peers /path/to/python-with-onnxruntime
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+NETWORKS = ("mobilenet_v1", "mobilenet_v2", "resnet50")
+CALLS = 20
+MEGABYTE = 1e6
+
+
+def memory() -> dict[str, int]:
+    """Bytes resident now, and the most so far in this process (``ru_maxrss`` would count who started it, too)."""
+    lines = (line.split() for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines())
+    held = {words[0]: int(words[1]) * 1024 for words in lines if words[0] in ("VmRSS:", "VmHWM:")}
+    return {"now": held["VmRSS:"], "most": held["VmHWM:"]}
+
+
+def child(runtime: str, name: str, threads: int, onnx: Path) -> dict[str, Any]:
+    """One row, in the process that is measured."""
+    begin = time.perf_counter()
+    if runtime == "separable":
+        import torch
+
+        import separable
+        from separable import models
+    else:
+        import numpy as np
+        import onnxruntime
+    imported, after_imports = time.perf_counter(), memory()
+    if runtime == "separable":
+        torch.set_num_threads(threads)
+        model, x = models.build(name).eval(), models.example(name)
+        built = time.perf_counter()
+        program = separable.compile(model, x, threads=threads)
+
+        def run() -> object:
+            return program(x)
+    else:
+        image = np.ones((1, 3, 224, 224), np.float32)
+        built = time.perf_counter()
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        session = onnxruntime.InferenceSession(str(onnx), options, providers=["CPUExecutionProvider"])
+
+        def run() -> object:
+            return session.run(None, {session.get_inputs()[0].name: image})
+
+    run()
+    first = time.perf_counter()
+    for _ in range(CALLS):
+        run()
+    after = memory()
+    return {
+        "threads": threads,
+        "imports_s": imported - begin,
+        "model_s": built - imported,
+        "first_call_s": first - built,
+        "imports_bytes": after_imports["now"],
+        "resident_bytes": after["now"],
+        "peak_bytes": after["most"],
+    }
+
+
+def row(runtime: str, name: str, options: argparse.Namespace, cache: str) -> dict[str, Any]:
+    """A process started for it, and what it said."""
+    from engine import export_path
+
+    onnx = export_path(name, 1).with_suffix(".onnx")
+    python = sys.executable if runtime == "separable" else options.peers
+    command = [python, __file__, "--child", runtime, name, str(options.threads), str(onnx)]
+    environment = {**os.environ, "OMP_NUM_THREADS": str(options.threads), "SEPARABLE_CACHE": cache}
+    answer = subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout
+    found: dict[str, Any] = json.loads(answer.splitlines()[-1])
+    return found
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """Seconds and megabytes, a row a process."""
+    head = (
+        "# The first call, and the memory of a network\n\nOne 224×224 image. First call: compiling (or making the "
+        "session) and the first output, imports and the building of the model apart. Peak: the most resident memory "
+        f"of the whole process over {CALLS} more calls; added: that less what was resident after the imports.\n\n"
+        "| network | runtime | imports, s | model, s | first call, s | after imports, MB | resident, MB | peak, MB | "
+        "added, MB |\n|---|---|---|---|---|---|---|---|---|\n"
+    )
+    return head + "".join(
+        f"| {r['network']} | {r['runtime']} | {r['imports_s']:.2f} | {r['model_s']:.2f} | {r['first_call_s']:.2f} | "
+        f"{r['imports_bytes'] / MEGABYTE:.0f} | {r['resident_bytes'] / MEGABYTE:.0f} | "
+        f"{r['peak_bytes'] / MEGABYTE:.0f} | {(r['peak_bytes'] - r['imports_bytes']) / MEGABYTE:.0f} |\n"
+        for r in rows
+    )
+
+
+def main() -> None:
+    if sys.argv[1:2] == ["--child"]:
+        runtime, name, threads, onnx = sys.argv[2:]
+        print(json.dumps(child(runtime, name, int(threads), Path(onnx))))
+        return
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--networks", nargs="+", default=list(NETWORKS), choices=NETWORKS)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--peers", default=sys.executable, help="a Python that has ONNX Runtime installed")
+    parser.add_argument("--out", type=Path, default=Path(__file__).with_name("results") / "start.json")
+    options = parser.parse_args()
+    for name in options.networks:
+        with tempfile.TemporaryDirectory() as cache:
+            ways = (("separable", "empty cache"), ("separable", "warm cache"), ("onnxruntime", ""))
+            rows = [
+                {"network": name, "runtime": f"{runtime}, {state}".rstrip(", "), **row(runtime, name, options, cache)}
+                for runtime, state in ways
+            ]
+        keep(options.out, rows)
+    print(options.out.with_suffix(".md").read_text(encoding="utf-8"))
+
+
+def keep(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Puts a network's rows in the place of its older ones, and writes the table beside."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    held = json.loads(path.read_text(encoding="utf-8"))["rows"] if path.exists() else []
+    others = [r for r in held if r["network"] != rows[0]["network"]]
+    rows = sorted([*others, *rows], key=lambda r: NETWORKS.index(r["network"]))
+    path.write_text(json.dumps({"rows": rows}, indent=1) + "\n", encoding="utf-8")
+    path.with_suffix(".md").write_text(table(rows), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
