@@ -20,7 +20,7 @@ from separable.kernels.filter_rows import LONGEST_DIRECT, Rows
 from separable.kernels.filter_taps import DENSE, LONGEST_UNROLLED, SPARSE, Columns, group_of
 from separable.kernels.filtering import TERM, WORDS, Filtering, entries
 from separable.kernels.isa import Isa
-from separable.kernels.pool import TOGETHER, shared_pool
+from separable.kernels.pool import shared_pool
 
 # Two thirds of a megabyte of rings: measured, wide strips pay for what does not fit the second-level cache.
 RING_BYTES = 704 * 1024
@@ -110,17 +110,15 @@ class Plan:
         for i, name in enumerate(WORDS):
             self._words[i] = words.get(name, 0)
         self._step = np.array([self._entries.driver, self._words.ctypes.data, job.threads, 0], np.uint64)
-        self._phase = np.array([TOGETHER, 1, self._step.ctypes.data, 0, 1, 0], np.int64)
-        self._call = (self._phase.ctypes.data, 1)
         self._source, self._target = WORDS.index("source"), WORDS.index("target")
 
     def run(self, source: int, target: int) -> None:
         """Filters the array whose pixel under result 0 lies at ``source`` into the one at ``target``."""
-        with shared_pool(self.job.threads, self.isa).turn() as run:
+        with shared_pool(self.job.threads, self.isa).offering() as offer:
             self._counter[0] = 0
             self._words[self._source] = source
             self._words[self._target] = target
-            run(*self._call)
+            offer(self._step.ctypes.data)
 
     def _measure(self) -> None:
         """How far the kernels reach, and how much of everything is done at a time."""
