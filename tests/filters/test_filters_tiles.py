@@ -105,6 +105,30 @@ def test_files_mapped_into_memory_are_filtered_into_files(tmp_path: Path) -> Non
     np.testing.assert_array_equal(np.load(tmp_path / "out.npy"), apply(image, np.ones((5, 5)) / 25))
 
 
+@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="needs Linux")
+def test_no_page_of_a_mapped_file_stays_in_memory(tmp_path: Path) -> None:
+    image = numbers(700, 500)
+    np.save(tmp_path / "in.npy", image)
+    source = np.load(tmp_path / "in.npy", mmap_mode="r")
+    target = np.lib.format.open_memmap(tmp_path / "out.npy", "w+", np.float32, image.shape)
+    apply_tiled(source, target, np.ones((3, 3)), tile=(100, 500))
+    resident, name = {"in.npy": 0, "out.npy": 0}, ""
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        if "-" in line.split(" ")[0]:
+            name = line.rsplit("/", 1)[-1]
+        elif line.startswith("Rss:") and name in resident:
+            resident[name] += int(line.split()[1])
+    assert resident == {"in.npy": 0, "out.npy": 0}
+    np.testing.assert_array_equal(target, apply(image, np.ones((3, 3))))
+
+
+def test_a_private_mapping_keeps_what_was_written_into_it(tmp_path: Path) -> None:
+    np.save(tmp_path / "out.npy", np.zeros((40, 30), np.float32))
+    target = np.load(tmp_path / "out.npy", mmap_mode="c")
+    apply_tiled(numbers(40, 30), target, np.ones((3, 3)), tile=(10, 30))
+    np.testing.assert_array_equal(target, apply(numbers(40, 30), np.ones((3, 3))))
+
+
 def test_a_zarr_array_is_filtered_into_another(tmp_path: Path) -> None:
     zarr = pytest.importorskip("zarr")
     image = numbers(50, 61)

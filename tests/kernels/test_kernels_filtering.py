@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from guarded import POISON, guarded
 
+from separable.filters import passes
 from separable.filters.borders import Border
 from separable.filters.passes import FLOATS, Job, Kernel, Place, Plan, Reach, kernel_of
 from separable.kernels.isa import Isa, host, levels
@@ -113,6 +114,22 @@ def test_every_type_becomes_every_other(source: str, target: str, isa: Isa) -> N
     else:
         limits = np.iinfo(target)
         assert np.abs(to - exact.clip(limits.min, limits.max)).max() < 0.5 + 1e-3
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "float32"])
+@pytest.mark.parametrize("width", [1, 15, 16, 63, 64, 65, 130, 301])
+def test_a_result_written_past_the_caches_is_the_same(
+    width: int, dtype: str, isa: Isa, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = (np.random.default_rng(width).random((13, width, 1)) * 255).astype(dtype)
+    kernels = [(kernel_of(weights(3), 1, "float"), kernel_of(weights(5), 2, "float"))] * 2
+    found = []
+    for streamed in (1, 2**40):
+        monkeypatch.setattr(passes, "STREAMED", streamed)
+        target = fenced(image.shape, dtype)
+        run(image, target, kernels, "float", isa)
+        found.append(target)
+    np.testing.assert_array_equal(*found)
 
 
 @pytest.mark.parametrize("every", [3, 7])

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from separable.filters.borders import Border
 from separable.kernels.filter_pixels import NOWHERE
 from separable.kernels.filter_rows import LONGEST_DIRECT, Rows
-from separable.kernels.filter_taps import DENSE, LONGEST_UNROLLED, SPARSE, Columns, group_of
+from separable.kernels.filter_taps import DENSE, LONGEST_UNROLLED, SPARSE, Columns
+from separable.kernels.filter_types import group_of
 from separable.kernels.filtering import TERM, WORDS, Filtering, entries
 from separable.kernels.isa import Isa
 from separable.kernels.pool import shared_pool
@@ -27,6 +28,8 @@ RING_BYTES = 704 * 1024
 NARROWEST, WIDEST = 256, 8192  # floats of a strip
 TURNED = 128  # floats of a row that are turned on their side at a time: with their sums they fill half the first cache
 LINE = 64
+# Bytes of a result from which on it is written past the caches: it would not stay there, and is not read first.
+STREAMED = 24 * 1024 * 1024
 HUGE = 2 * 1024 * 1024
 FLOATS = {"float": "float32", "double": "float64"}
 
@@ -134,7 +137,8 @@ class Plan:
         self.window = self.above + self.below
         self.block = 8 if self.window <= LONGEST_UNROLLED and not is_turned else 2 * self.group
         self.ring_rows = self.window + self.block + self.at_once + 4
-        self.is_direct = job.target.dtype == FLOATS[job.work]
+        size = job.rows.size * job.columns.size * job.channels * math.prod(job.target.planes)
+        self.is_streamed = size * np.dtype(job.target.dtype).itemsize >= STREAMED
 
     def _cut(self) -> None:
         """The image in strips of columns and runs of rows: enough for all threads, few rows read twice."""
@@ -166,11 +170,14 @@ class Plan:
             Rows(work=job.work, taps=taps, channels=1 if isinstance(taps, str) else job.channels)
             for taps in self.row_taps
         )
-        columns = tuple(Columns(work=job.work, taps=taps, adds=t > 0) for t, taps in enumerate(self.column_taps))
+        kinds = [FLOATS[job.work]] * (len(job.terms) - 1) + [job.target.dtype]
+        columns = tuple(
+            Columns(work=job.work, taps=taps, pixel=kind, adds=t > 0)
+            for t, (taps, kind) in enumerate(zip(self.column_taps, kinds, strict=True))
+        )
         filtering = Filtering(
             work=job.work,
             source=job.source.dtype,
-            target=job.target.dtype,
             rows=rows,
             columns=columns,
         )
@@ -197,7 +204,7 @@ class Plan:
             "counter": self._keep(self._counter),
             "units": len(self._units), "unit_table": self._keep(self._units),
             "target_row": job.target.row, "target_item": np.dtype(job.target.dtype).itemsize,
-            "load": self._entries.load, "store": 0 if self.is_direct else self._entries.store,
+            "load": self._entries.load, "stream": self._entries.stream if self.is_streamed else 0,
             "row_table": self._keep(table), "first_row": first, "last_row": last,
             "above": self.above, "below": self.below, "slot_table": self._keep(slots),
             "ring_rows": self.ring_rows, "ring_row": self.ring_row, "block": self.block, "at_once": self.at_once,

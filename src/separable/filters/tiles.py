@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import mmap
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
@@ -86,8 +87,23 @@ def apply_tiled(
         result = np.empty([s.stop - s.start for s in part], dtype)
         filter_.into(pixels, result, halo)
         target[part] = result
+        release(source, target)
         if options.progress is not None:
             options.progress(number + 1, len(every))
+
+
+def release(*stores: Any) -> None:
+    """Gives the pages of files that are mapped into memory back to the system, which keeps what was written.
+
+    They would else count as this process's memory until there is none left.
+    """
+    for store in stores:
+        region = store
+        while isinstance(region, np.ndarray):
+            region = region.base
+        # A private mapping (mode "c") would lose what was written into it.
+        if isinstance(region, mmap.mmap) and getattr(store, "mode", "c") != "c" and hasattr(mmap, "MADV_DONTNEED"):
+            region.madvise(mmap.MADV_DONTNEED)
 
 
 def read_with_halo(

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from functools import cache, partial
 
 from separable.kernels.convolution import SIGNATURE
-from separable.kernels.filter_pixels import LOAD, NOWHERE, STORE, load_name, store_name, write_load, write_store
+from separable.kernels.filter_pixels import LOAD, NOWHERE, STREAM, STREAM_NAME, load_name, write_load, write_stream
 from separable.kernels.filter_rows import ROW_PASS, Rows, write_rows
-from separable.kernels.filter_taps import COLUMN_PASS, ITEMS, Columns, write_columns
+from separable.kernels.filter_taps import COLUMN_PASS, Columns, write_columns
+from separable.kernels.filter_types import ITEMS
 from separable.kernels.ir import Function, Index, Module, Value
 from separable.kernels.isa import Isa
 from separable.kernels.jit import Library, object_code
@@ -26,7 +27,7 @@ WORDS = (
     "counter",  # where the number of the next unit stands
     "units", "unit_table",  # a unit: source offset, target offset, first row, last row, first column, last column
     "source", "target", "target_row", "target_item",
-    "load", "store",  # functions; store is 0 where the sums are the result
+    "load", "stream",  # functions; stream is 0 where the sums are written straight into the result
     "row_table", "first_row", "last_row",  # the rows that are read: where each lies, NOWHERE for a constant one
     "above", "below", "slot_table",  # the ring's offset of each logical row, from -above on
     "ring_rows", "ring_row", "block", "at_once",  # rows of the ring, its stride, rows summed, rows read at a time
@@ -49,7 +50,6 @@ class Filtering:
 
     work: str
     source: str
-    target: str
     rows: tuple[Rows, ...]
     columns: tuple[Columns, ...]
 
@@ -61,7 +61,7 @@ class Entries:
     library: Library
     driver: int
     load: int
-    store: int
+    stream: int
     rows: tuple[int, ...]
     columns: tuple[int, ...]
 
@@ -71,11 +71,10 @@ def entries(filtering: Filtering, isa: Isa) -> Entries:
     """The machine code of a filter, from the disk where it lies there."""
     work = filtering.work
     driver, load = f"filter_{work}", load_name(filtering.source, work)
-    store = store_name(work, filtering.target)
     writers: dict[str, Callable[[Module], None]] = {
         driver: lambda m: m.function(driver, SIGNATURE, lambda f, p: _Driver(f, p, work).write()),
         load: lambda m: write_load(m, filtering.source, work, isa),
-        store: lambda m: write_store(m, work, filtering.target, isa),
+        STREAM_NAME: lambda m: write_stream(m, isa),
     }
     writers |= {rows.name: partial(write_rows, spec=rows, isa=isa) for rows in filtering.rows}
     writers |= {columns.name: partial(write_columns, spec=columns, isa=isa) for columns in filtering.columns}
@@ -84,7 +83,7 @@ def entries(filtering: Filtering, isa: Isa) -> Entries:
         library=library,
         driver=library.address(driver),
         load=library.address(load),
-        store=library.address(store),
+        stream=library.address(STREAM_NAME),
         rows=tuple(library.address(rows.name) for rows in filtering.rows),
         columns=tuple(library.address(columns.name) for columns in filtering.columns),
     )
@@ -119,6 +118,7 @@ class _Driver:
 
         # A thread may take every unit, and no more than that.
         f.loop(0, words["units"], take)
+        f.raw("fence seq_cst")  # what was streamed is in nobody's order before this
 
     def _unit(self, number: Value) -> None:
         f, words = self.f, self.words
@@ -194,12 +194,12 @@ class _Driver:
         at = f.at(self.target, f.mul(y, words["target_row"]))
         target = f.at(at, f.mul(f.mul(self.x0, words["channels"]), words["target_item"]))
         slots = self._pointer(words["slot_table"])
-        is_converted = f.compare("ne", words["store"], 0)
+        is_streamed = f.compare("ne", words["stream"], 0)
 
         def term(t: Value, _: list[Value]) -> list[Value]:
             facts = self._term(t)
             is_last = f.compare("eq", f.add(t, 1), words["terms"])
-            is_direct = f.raw(f"select i1 {is_converted.name}, i1 false, i1 {is_last.name}", "i1")
+            is_direct = f.raw(f"select i1 {is_streamed.name}, i1 false, i1 {is_last.name}", "i1")
             sums = f.raw(f"select i1 {is_direct.name}, ptr {target.name}, ptr {self.partial.name}", "ptr")
             self._call(
                 facts["columns"], COLUMN_PASS,
@@ -214,15 +214,17 @@ class _Driver:
 
         f.loop(0, words["terms"], term)
 
-        def convert() -> None:
+        def stream() -> None:
+            size = f.mul(self.n, words["target_item"])
+
             def one(r: Value, _: list[Value]) -> list[Value]:
                 row = f.at(self.partial, f.mul(r, words["partial_row"]))
-                self._call(words["store"], STORE, [row, f.at(target, f.mul(r, words["target_row"])), self.n])
+                self._call(words["stream"], STREAM, [row, f.at(target, f.mul(r, words["target_row"])), size])
                 return []
 
             f.loop(0, count, one)
 
-        f.when(is_converted, convert)
+        f.when(is_streamed, stream)
 
     def _term(self, t: Value) -> dict[str, Value]:
         f = self.f
