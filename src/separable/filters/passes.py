@@ -28,8 +28,6 @@ RING_BYTES = 704 * 1024
 NARROWEST, WIDEST = 256, 8192  # floats of a strip
 TURNED = 128  # floats of a row that are turned on their side at a time: with their sums they fill half the first cache
 LINE = 64
-# Bytes of a result from which on it is written past the caches: it would not stay there, and is not read first.
-STREAMED = 24 * 1024 * 1024
 HUGE = 2 * 1024 * 1024
 FLOATS = {"float": "float32", "double": "float64"}
 
@@ -113,6 +111,7 @@ class Plan:
         for i, name in enumerate(WORDS):
             self._words[i] = words.get(name, 0)
         self._step = np.array([self._entries.driver, self._words.ctypes.data, job.threads, 0], np.uint64)
+        self._call = self._step.ctypes.data
         self._source, self._target = WORDS.index("source"), WORDS.index("target")
 
     def run(self, source: int, target: int) -> None:
@@ -121,7 +120,7 @@ class Plan:
             self._counter[0] = 0
             self._words[self._source] = source
             self._words[self._target] = target
-            offer(self._step.ctypes.data)
+            offer(self._call)
 
     def _measure(self) -> None:
         """How far the kernels reach, and how much of everything is done at a time."""
@@ -137,8 +136,6 @@ class Plan:
         self.window = self.above + self.below
         self.block = 8 if self.window <= LONGEST_UNROLLED and not is_turned else 2 * self.group
         self.ring_rows = self.window + self.block + self.at_once + 4
-        size = job.rows.size * job.columns.size * job.channels * math.prod(job.target.planes)
-        self.is_streamed = size * np.dtype(job.target.dtype).itemsize >= STREAMED
 
     def _cut(self) -> None:
         """The image in strips of columns and runs of rows: enough for all threads, few rows read twice."""
@@ -204,7 +201,7 @@ class Plan:
             "counter": self._keep(self._counter),
             "units": len(self._units), "unit_table": self._keep(self._units),
             "target_row": job.target.row, "target_item": np.dtype(job.target.dtype).itemsize,
-            "load": self._entries.load, "stream": self._entries.stream if self.is_streamed else 0,
+            "load": self._entries.load,
             "row_table": self._keep(table), "first_row": first, "last_row": last,
             "above": self.above, "below": self.below, "slot_table": self._keep(slots),
             "ring_rows": self.ring_rows, "ring_row": self.ring_row, "block": self.block, "at_once": self.at_once,

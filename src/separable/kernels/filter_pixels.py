@@ -1,4 +1,4 @@
-"""Rows of pixels of any type into rows of floats, and rows of results past the caches. In: two types. Out: IR."""
+"""Rows of pixels of any type into rows of floats, with what lies beside them. In: two types. Out: IR."""
 
 from __future__ import annotations
 
@@ -10,10 +10,6 @@ NOWHERE = -(2**63)
 
 # row, buffer, first, last, from, to, table, channels, constant
 LOAD = ("ptr", "ptr", "i64", "i64", "i64", "i64", "ptr", "i64", "ptr")
-# row, target, bytes
-STREAM = ("ptr", "ptr", "i64")
-STREAM_NAME = "stream_bytes"
-LINE = 64
 
 
 def load_name(pixel: str, work: str) -> str:
@@ -28,11 +24,6 @@ def write_load(module: Module, pixel: str, work: str, isa: Isa) -> None:
     where that is ``NOWHERE``. Without a row all are ``constant``.
     """
     module.function(load_name(pixel, work), LOAD, lambda f, p: _load(f, p, pixel, work, isa))
-
-
-def write_stream(module: Module, isa: Isa) -> None:
-    """A function of the arguments ``STREAM``: a row into memory without reading what lay there, past the caches."""
-    module.function(STREAM_NAME, STREAM, lambda f, p: _stream(f, p, isa))
 
 
 def _load(f: Function, parameters: list[Value], pixel: str, work: str, isa: Isa) -> None:
@@ -101,37 +92,3 @@ def _edge(
         return []
 
     f.loop(begin, end, one)
-
-
-def _stream(f: Function, parameters: list[Value], isa: Isa) -> None:
-    """Whole lines past the caches; the first and last 64 bytes, which may share a line with others, as usual."""
-    row, target, size = parameters
-    kind, step = f"<{isa.lanes} x float>", isa.lanes * 4
-
-    def line(at: Index, *, is_whole: bool) -> None:
-        for part in range(0, LINE, step):
-            value = f.load(kind, row, f.add(at, part))
-            (f.stream if is_whole else f.store)(value, target, f.add(at, part))
-
-    def large() -> None:
-        line(0, is_whole=False)
-        misaligned = f.raw(f"and i64 {f.convert('ptrtoint', target, 'i64').name}, {LINE - 1}", "i64")
-        begin = f.sub(LINE, misaligned)
-        whole = f.add(begin, f.mul(f.div(f.sub(size, begin), LINE), LINE))
-
-        def lines(at: Value, _: list[Value]) -> list[Value]:
-            line(at, is_whole=True)
-            return []
-
-        f.loop(begin, whole, lines, step=LINE)
-        line(f.sub(size, LINE), is_whole=False)
-
-    def small() -> None:
-        def byte(at: Value, _: list[Value]) -> list[Value]:
-            f.store(f.load("i8", row, at), target, at)
-            return []
-
-        f.loop(0, size, byte)
-
-    f.when(f.compare("slt", size, LINE), small)
-    f.when(f.compare("sge", size, LINE), large)

@@ -50,7 +50,6 @@ class Module:
     def __init__(self) -> None:
         self._declared: dict[str, str] = {}
         self._parts: list[str] = []
-        self.streams = False
 
     def declare(self, name: str, result: str, arguments: Sequence[str]) -> None:
         """An external function or an intrinsic; saying it twice is fine."""
@@ -82,8 +81,7 @@ class Module:
     def text(self) -> str:
         """The module as LLVM assembly. Frame pointers off, full vector width on."""
         attributes = 'attributes #0 = { nounwind "prefer-vector-width"="512" "min-legal-vector-width"="512" }'
-        metadata = ["!0 = !{i32 1}"] * self.streams
-        return "\n\n".join([*self._declared.values(), *self._parts, attributes, *metadata]) + "\n"
+        return "\n\n".join([*self._declared.values(), *self._parts, attributes]) + "\n"
 
 
 class Function:
@@ -174,13 +172,6 @@ class Function:
         """A value into memory; vectors need not be aligned."""
         where = self.at(pointer, offset)
         self.lines.append(f"  store {value.type} {value.name}, ptr {where.name}, align {_alignment(value.type)}")
-
-    def stream(self, value: Value, pointer: Value, offset: Index = 0) -> None:
-        """A vector into memory past the caches; the address is a multiple of its size."""
-        where = self.at(pointer, offset)
-        align = value.lanes * _alignment(value.type.split(" x ")[1])
-        self.module.streams = True
-        self.lines.append(f"  store {value.type} {value.name}, ptr {where.name}, align {align}, !nontemporal !0")
 
     def prefetch(self, pointer: Value, offset: Index = 0) -> None:
         """Asks for a cache line that will be read soon."""
