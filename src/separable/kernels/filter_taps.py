@@ -134,7 +134,8 @@ class _Columns:
                 kind = f"i{8 * self.size}"
 
                 def one(i: Value, _: list[Value]) -> list[Value]:
-                    value = f.load(kind, self.spare, f.add(r * self.group * self.size, f.mul(i, self.size)))
+                    lies = f.at(self.spare, f.add(r * self.group * self.size, f.mul(i, self.size)))
+                    value = f.raw(f"load {kind}, ptr {lies.name}, align {self.size}", kind)
                     f.raw(f"store {kind} {value.name}, ptr {f.at(at, f.mul(i, self.size)).name}, align {self.size}")
                     return []
 
