@@ -244,3 +244,11 @@ def test_an_empty_picture_stays_empty() -> None:
     for number, kernel in enumerate(["gaussian --sigma 1", "sobel"]):
         assert run(f"empty.npy out{number}.npy --kernel {kernel}") == 0
         assert np.load(f"out{number}.npy").shape == (0, 5)
+
+
+def test_a_dark_result_is_drawn_brighter_and_the_figure_says_so() -> None:
+    dark = np.zeros((12, 10, 3), np.uint8)
+    dark[:, 5:] = 40
+    Image.fromarray(dark).save("dark.png")
+    assert run("dark.png out.png --kernel sobel --figure figure.svg") == 0
+    assert "× as bright" in Path("figure.svg").read_text(encoding="utf-8")

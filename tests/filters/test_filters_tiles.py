@@ -42,6 +42,11 @@ def kernel(lengths: tuple[int, ...], terms: int, seed: int) -> Terms:
     return Terms(terms=tuple(Term(kernels=tuple(rng.standard_normal(n) / n for n in lengths)) for _ in range(terms)))
 
 
+def kernel_of_means(*lengths: int) -> tuple[Term, ...]:
+    rng = np.random.default_rng(3)
+    return (Term(kernels=tuple(rng.random(n) / n for n in lengths)),)
+
+
 @st.composite
 def cuts(draw: st.DrawFn) -> tuple[np.ndarray, Terms, Border, list[int], str]:
     ndim = draw(st.sampled_from([1, 2, 2, 2, 3]))
@@ -105,6 +110,30 @@ def test_files_mapped_into_memory_are_filtered_into_files(tmp_path: Path) -> Non
     np.testing.assert_array_equal(np.load(tmp_path / "out.npy"), apply(image, np.ones((5, 5)) / 25))
 
 
+@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="needs Linux")
+def test_no_page_of_a_mapped_file_stays_in_memory(tmp_path: Path) -> None:
+    image = numbers(700, 500)
+    np.save(tmp_path / "in.npy", image)
+    source = np.load(tmp_path / "in.npy", mmap_mode="r")
+    target = np.lib.format.open_memmap(tmp_path / "out.npy", "w+", np.float32, image.shape)
+    apply_tiled(source, target, np.ones((3, 3)), tile=(100, 500))
+    resident, name = {"in.npy": 0, "out.npy": 0}, ""
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        if "-" in line.split(" ")[0]:
+            name = line.rsplit("/", 1)[-1]
+        elif line.startswith("Rss:") and name in resident:
+            resident[name] += int(line.split()[1])
+    assert resident == {"in.npy": 0, "out.npy": 0}
+    np.testing.assert_array_equal(target, apply(image, np.ones((3, 3))))
+
+
+def test_a_private_mapping_keeps_what_was_written_into_it(tmp_path: Path) -> None:
+    np.save(tmp_path / "out.npy", np.zeros((40, 30), np.float32))
+    target = np.load(tmp_path / "out.npy", mmap_mode="c")
+    apply_tiled(numbers(40, 30), target, np.ones((3, 3)), tile=(10, 30))
+    np.testing.assert_array_equal(target, apply(numbers(40, 30), np.ones((3, 3))))
+
+
 def test_a_zarr_array_is_filtered_into_another(tmp_path: Path) -> None:
     zarr = pytest.importorskip("zarr")
     image = numbers(50, 61)
@@ -132,6 +161,38 @@ def test_dask_arrays_give_the_same_bits(rule: Any) -> None:
             np.testing.assert_array_equal(got.compute(scheduler="sync"), apply(image, terms, border, dtype="float32"))
 
 
+def holed(*shape: int) -> np.ndarray:
+    """An image with a few pixels that are not numbers, all in its first half."""
+    image = numbers(*shape)
+    image[np.random.default_rng(7).random(shape) < 0.02] = np.nan
+    image[shape[0] // 2 :] = numbers(*shape)[shape[0] // 2 :]
+    return image
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_pixels_that_are_left_out_are_left_out_in_any_tile(rule: Any) -> None:
+    image, terms, options = holed(50, 40), Terms(terms=kernel_of_means(7, 4)), Options(nan="omit")
+    border = Border(rule, 0.3)
+    whole = apply(image, terms, border, options=options)
+    assert np.isfinite(whole).all()
+    for tile in ((50, 40), (9, 40), (17, 11)):
+        target = np.zeros_like(image)
+        apply_tiled(image, target, terms, border, tile=tile, options=options)
+        np.testing.assert_array_equal(target, whole)
+    if rule != "constant":
+        da = pytest.importorskip("dask.array")
+        got = apply(da.from_array(image, chunks=13), terms, border, options=options)
+        np.testing.assert_array_equal(got.compute(scheduler="sync"), whole)
+
+
+def test_a_tile_with_what_is_not_a_number_can_be_refused() -> None:
+    da, image, options = pytest.importorskip("dask.array"), holed(50, 40), Options(nan="raise")
+    with pytest.raises(DataError, match="NaN"):
+        apply_tiled(image, np.zeros_like(image), np.ones((3, 3)), tile=(9, 9), options=options)
+    with pytest.raises(DataError, match="NaN"):
+        apply(da.from_array(image, chunks=13), np.ones((3, 3)), options=options).compute(scheduler="sync")
+
+
 def test_a_filter_travels_between_processes() -> None:
     import pickle
 
@@ -150,5 +211,6 @@ def test_what_cannot_be_tiled_is_said() -> None:
         apply_tiled(image, image, np.ones((3, 3)))
     with pytest.raises(DataError, match="tile"):
         apply_tiled(image, np.zeros_like(image), np.ones((3, 3)), tile=(0, 4))
-    with pytest.raises(DataError, match="omit"):
-        apply_tiled(image, np.zeros_like(image), np.ones((3, 3)), options=Options(nan="omit"))
+    da = pytest.importorskip("dask.array")
+    with pytest.raises(DataError, match="constant border"):
+        apply(da.from_array(image), np.ones((3, 3)), "constant", options=Options(nan="omit"))

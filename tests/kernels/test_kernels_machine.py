@@ -207,6 +207,21 @@ def test_callers_take_turns_and_threads_that_parked_wake_up() -> None:
     assert table[0, :2].tolist() == [480, 480]
 
 
+def test_an_offer_is_taken_by_each_thread_once_at_most_and_always_by_the_caller() -> None:
+    table, library = np.zeros((1, 8), np.int64), counter()
+    pool = Pool(4, host())
+    phases = program(library, table, [(TOGETHER, 0, 1)], 1, 4)
+    for turn in range(1, 301):
+        with pool.offering() as offer:
+            offer(phases[1].ctypes.data)
+        before = table.copy()
+        assert table[0, 0] == 2 * turn - 1
+        assert (table[0, 1:4] <= 2 * turn - 1).all()
+        pool.run(phases[0].ctypes.data, 1)  # a program between two offers: no thread of either strays into the other
+        assert (table - before)[0].tolist() == [1, 1, 1, 1, 0, 0, 0, 0]
+    pool.stop()
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_a_forked_child_gets_threads_of_its_own() -> None:

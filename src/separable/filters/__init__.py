@@ -1,6 +1,6 @@
 """Room: separable image filters. In: an image and a kernel. Out: the image, filtered axis by axis."""
 
-from separable.filters.apply import apply, apply_masked
+from separable.filters.apply import apply
 from separable.filters.bank import kernel_named
 from separable.filters.borders import Border
 from separable.filters.differences import difference_of_gaussians, laplacian, laplacian_of_gaussian, unsharp_mask
@@ -8,6 +8,7 @@ from separable.filters.edges import farid, prewitt, scharr, sobel
 from separable.filters.fourier import apply_fft
 from separable.filters.gabor import gabor
 from separable.filters.gradients import gradient, gradient_magnitude, gradient_orientation, structure_tensor
+from separable.filters.masked import apply_masked
 from separable.filters.prepared import Options
 from separable.filters.smooth import binomial, box, gaussian, gaussian_derivative
 from separable.filters.split import row_by_row, split

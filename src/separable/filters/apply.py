@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike, DTypeLike, NDArray
+from numpy.typing import ArrayLike, DTypeLike
 from torch import Tensor
 
 from separable.errors import DataError
 from separable.filters.borders import Border, as_border
-from separable.filters.pixels import PIXELS, checked_image, checked_out, rounded
-from separable.filters.prepared import OPTIONS, Options, as_terms, prepare
+from separable.filters.masked import without_nan
+from separable.filters.pixels import PIXELS, checked_image, checked_out
+from separable.filters.prepared import OPTIONS, Options, prepare
 from separable.filters.terms import Terms
 
-__all__ = ["Options", "apply", "apply_masked"]
+__all__ = ["Options", "apply"]
 
 
 def apply(
@@ -64,67 +64,13 @@ def apply(
     wanted = dtype if out is None else getattr(out, "dtype", None)
     filter_ = prepare(pixels.dtype, pixels.ndim, kernel, border, axes, flip=flip, dtype=wanted, options=options)
     target = checked_out(out, pixels.shape, filter_.types.result, dtype)
-    missing = _missing(pixels, options)
-    if missing is not None:
-        how = replace(options, nan="propagate")
-        filled = apply_masked(pixels, ~missing, kernel, border, axes=axes, flip=flip, options=how)
-        target[...] = rounded(filled, target.dtype)
+    filled = without_nan(pixels, kernel, border, target.dtype, axes=axes, flip=flip, options=options)
+    if filled is not None:
+        target[...] = filled
         return target
     if target.size:
         filter_.into(pixels.copy() if np.may_share_memory(pixels, target) else pixels, target)
     return target
-
-
-def apply_masked(
-    image: ArrayLike,
-    mask: ArrayLike,
-    kernel: Terms | ArrayLike | Tensor,
-    border: Border | str = "reflect",
-    *,
-    axes: Sequence[int] | None = None,
-    flip: bool = False,
-    options: Options = OPTIONS,
-) -> NDArray[Any]:
-    """``apply`` to the pixels that ``mask`` knows: normalised convolution (Knutsson and Westin 1993).
-
-    The result is Σk · Σ(k·m·x) / Σ(k·m), in float32, or float64 for such an image: with a mask of ones what ``apply``
-    gives. ``mask`` has the image's shape and says how sure each pixel is, from 0 to 1 or False and True; what lies
-    below a 0 may be NaN. With a constant border nothing is known outside. Where no known pixel is in reach the result
-    is NaN. DataError for a kernel whose weights add up to 0: it measures differences, which a mean cannot replace.
-    """
-    border = as_border(border)
-    pixels: NDArray[Any] = checked_image(image)
-    known: NDArray[Any] = np.asarray(mask)
-    if known.shape != pixels.shape or known.dtype.kind not in "biuf":
-        given = f"a mask of shape {known.shape} and type {known.dtype}"
-        raise DataError("apply_masked", given=given, expected=f"numbers of shape {pixels.shape}")
-    terms = as_terms(kernel, options.tolerance)
-    dense = terms.dense()
-    total, size = dense.sum(), np.abs(dense).sum()
-    if terms.dtype.kind == "c" or abs(total) <= 1e-6 * size:
-        given = "a complex kernel" if terms.dtype.kind == "c" else f"a kernel whose weights add up to {total:.3g}"
-        raise DataError("apply_masked", given=given, expected="a kernel that takes a mean")
-    work = np.float64 if pixels.dtype.newbyteorder("=") == np.float64 else np.float32
-    weight: NDArray[Any] = known.astype(work)
-    if not (np.isfinite(weight).all() and (weight >= 0).all()):
-        raise DataError("apply_masked", given="a mask below 0 or not finite", expected="numbers from 0 on")
-    outside = replace(border, value=0.0)
-    seen = np.where(weight > 0, pixels, 0).astype(work) * weight
-    sums, weights = (apply(values, terms, outside, axes=axes, flip=flip, options=options) for values in (seen, weight))
-    # Of weights that are not negative a sum of 0 says that there is nothing; others may cancel out.
-    least = 0.0 if dense.min() >= 0 else 1e-6 * size
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(np.abs(weights) > least, work(total) * sums / weights, work(np.nan))
-
-
-def _missing(pixels: NDArray[Any], options: Options) -> NDArray[np.bool_] | None:
-    """Where pixels are not numbers, if anywhere and if the options make that matter."""
-    if options.nan == "propagate" or pixels.dtype.kind != "f":
-        return None
-    missing = np.isnan(pixels)
-    if missing.any() and options.nan == "raise":
-        raise DataError("apply", given=f"{int(missing.sum())} pixels that are NaN", expected="numbers")
-    return missing if missing.any() else None
 
 
 def _on_tensors(

@@ -21,8 +21,8 @@ from separable.kernels.isa import host
 
 # More neighbouring floats than this are a row of their own, and the axis before them a column.
 MOST_CHANNELS = 16
-# Below so many multiply-adds, some 0.2 ms, one thread alone is done before another is sure to have woken up.
-ALONE = 4_000_000
+# Below so many multiply-adds, some 30 µs, one thread alone is done before another has woken up.
+ALONE = 500_000
 Span = tuple[int, int]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import Literal, cast
 
@@ -53,4 +54,9 @@ class Border:
 
 def as_border(border: Border | str) -> Border:
     """A rule's name as a border; a border as it is."""
-    return border if isinstance(border, Border) else Border(cast(Rule, border))
+    return border if isinstance(border, Border) else _named(border)
+
+
+@functools.cache
+def _named(rule: str) -> Border:
+    return Border(cast(Rule, rule))

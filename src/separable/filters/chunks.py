@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,9 +14,10 @@ from torch import Tensor
 
 from separable.errors import DataError, MissingExtraError
 from separable.filters.borders import Border
+from separable.filters.masked import without_nan
 from separable.filters.passes import FLOATS
 from separable.filters.pixels import checked_type
-from separable.filters.prepared import Options, Prepared, prepare
+from separable.filters.prepared import Options, Prepared, as_terms, prepare
 from separable.filters.terms import Terms
 
 
@@ -31,15 +34,19 @@ def apply_dask(
     """``apply`` for a Dask array: its chunks, with a halo from their neighbours, one task each.
 
     Chunks smaller than the halo are joined. Bit for bit the result is that of ``apply``, on any number of machines.
+    ``options.progress`` is not called.
     """
     try:
         da: Any = importlib.import_module("dask.array")
     except ImportError as error:
         raise MissingExtraError("apply", package="dask", extra="filters") from error
     checked_type(image.dtype)
-    if options.nan != "propagate":
-        raise DataError("apply", given=f"nan={options.nan!r} for a Dask array", expected='nan="propagate"')
-    filter_ = prepare(image.dtype, image.ndim, kernel, border, axes, flip=flip, dtype=dtype, options=options)
+    if options.nan != "propagate" and border.rule == "constant":
+        # The value stands in the chunks like a pixel: whether it is one that is missing can no longer be told.
+        given = f"nan={options.nan!r} and a constant border for a Dask array"
+        raise DataError("apply", given=given, expected="another border, or nan='propagate'")
+    terms = as_terms(kernel, options.tolerance)
+    filter_ = prepare(image.dtype, image.ndim, terms, border, axes, flip=flip, dtype=dtype, options=options)
     reach = {axis: span for axis, span in filter_.reach.items() if any(span)}
     if 0 in image.shape:
         return da.zeros(image.shape, filter_.types.result, chunks=image.chunks)
@@ -52,7 +59,9 @@ def apply_dask(
         tuple(size - sum(reach.get(axis, (0, 0))) for size in sizes) for axis, sizes in enumerate(image.chunks)
     )
     meta = np.empty((0,) * image.ndim, filter_.types.result)
-    return image.map_blocks(_block, filter_=filter_, reach=reach, dtype=meta.dtype, chunks=chunks, meta=meta)
+    options = replace(options, progress=None)  # which need not travel to other processes
+    rule = partial(without_nan, kernel=terms, border=border, dtype=meta.dtype, axes=axes, flip=flip, options=options)
+    return image.map_blocks(_block, filter_=filter_, reach=reach, rule=rule, dtype=meta.dtype, chunks=chunks, meta=meta)
 
 
 def _extended(da: Any, image: Any, axis: int, before: int, after: int, border: Border) -> Any:
@@ -71,8 +80,18 @@ def _extended(da: Any, image: Any, axis: int, before: int, after: int, border: B
     return joined.rechunk({axis: tuple(own)})
 
 
-def _block(pixels: NDArray[Any], *, filter_: Prepared, reach: dict[int, tuple[int, int]]) -> NDArray[Any]:
+def _block(
+    pixels: NDArray[Any],
+    *,
+    filter_: Prepared,
+    reach: dict[int, tuple[int, int]],
+    rule: Callable[[NDArray[Any]], NDArray[Any] | None],
+) -> NDArray[Any]:
     shape = [size - sum(reach.get(axis, (0, 0))) for axis, size in enumerate(pixels.shape)]
+    filled = rule(pixels)
+    if filled is not None:
+        starts = [reach.get(axis, (0, 0))[0] for axis in range(pixels.ndim)]
+        return filled[tuple(slice(start, start + size) for start, size in zip(starts, shape, strict=True))]
     result = np.empty(shape, filter_.types.result)
     filter_.into(pixels, result, reach)
     return result

@@ -17,6 +17,7 @@ from separable.filters.terms import Terms
 SUFFIXES = (".png", ".svg", ".pdf")
 WIDEST = 1000  # pixels of a picture in the figure
 MOST_TERMS = 3
+TALLEST = 8.0  # inches for the pictures
 MOST_BARS = 41
 LINES = ("#1b6ca8", "#c8553d", "#4f7a28")
 
@@ -37,14 +38,18 @@ def draw(path: str | os.PathLike[str], before: Picture, after: Picture, kernel: 
     except ImportError as error:
         raise MissingExtraError("--figure", package="matplotlib", extra="filters") from error
     rows = min(len(kernel.terms), MOST_TERMS)
-    page: Any = figure.Figure(figsize=(11, 5.2 + 1.7 * rows), layout="constrained")
-    top, bottom = page.subfigures(2, 1, height_ratios=[5.2, 1.7 * rows])
-    for axes, title, picture in zip(top.subplots(1, 2), ("before", "after"), (before, after), strict=True):
-        pixels = _shown(picture)
+    pictures = [(title, picture, _shown(picture)) for title, picture in (("before", before), ("after", after))]
+    height, width = pictures[0][2].shape[:2]
+    tall = min(TALLEST, 0.5 + 5.4 * height / max(width, 1))
+    page: Any = figure.Figure(figsize=(11, tall + 1.7 * rows), layout="constrained")
+    top, bottom = page.subfigures(2, 1, height_ratios=[tall, 1.7 * rows])
+    for axes, (title, picture, pixels) in zip(top.subplots(1, 2), pictures, strict=True):
         low, high = (float(value) for value in (pixels.min(initial=0), pixels.max(initial=0)))
         shape = "×".join(map(str, picture.pixels.shape))
-        axes.imshow(_brightness(picture, pixels), cmap="gray")
-        axes.set_title(f"{title}: {shape} {np.dtype(picture.pixels.dtype)}, {low:.4g} to {high:.4g}", fontsize=10)
+        drawn, gain = _brightness(picture, pixels)
+        axes.imshow(drawn, cmap="gray")
+        text = f"{title}: {shape} {np.dtype(picture.pixels.dtype)}, {low:.4g} to {high:.4g}"
+        axes.set_title(text + f", drawn {gain:.2g}× as bright" * (gain > 1), fontsize=10)
         axes.set_axis_off()
     _draw_kernel(bottom, kernel, rows)
     with written_whole(path) as temporary:
@@ -98,10 +103,13 @@ def _shown(picture: Picture) -> NDArray[Any]:
     return part if picture.channels is None or part.shape[-1] in (3, 4) else part[..., 0]
 
 
-def _brightness(picture: Picture, pixels: NDArray[Any]) -> NDArray[Any]:
-    """What matplotlib draws: gray is stretched by it, colours lie within [0, 1]."""
+def _brightness(picture: Picture, pixels: NDArray[Any]) -> tuple[NDArray[Any], float]:
+    """What matplotlib draws: gray is stretched by it, colours lie within [0, 1]; and by how much dark ones were lit."""
     if pixels.ndim == 2:
-        return pixels
-    dtype = np.dtype(picture.pixels.dtype)
-    most = np.iinfo(dtype).max if dtype.kind in "iu" else max(1.0, float(pixels.max(initial=0)))
-    return np.clip(pixels / most, 0, 1)
+        return pixels, 1.0
+    dtype, largest = np.dtype(picture.pixels.dtype), float(pixels[..., :3].max(initial=0))
+    most = np.iinfo(dtype).max if dtype.kind in "iu" else max(1.0, largest)
+    drawn = np.clip(pixels / most, 0, 1)
+    gain = most / largest if 0 < 2 * largest < most else 1.0
+    drawn[..., :3] *= gain
+    return drawn, gain

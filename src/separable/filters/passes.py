@@ -17,10 +17,11 @@ from numpy.typing import NDArray
 from separable.filters.borders import Border
 from separable.kernels.filter_pixels import NOWHERE
 from separable.kernels.filter_rows import LONGEST_DIRECT, Rows
-from separable.kernels.filter_taps import DENSE, LONGEST_UNROLLED, SPARSE, Columns, group_of
+from separable.kernels.filter_taps import DENSE, LONGEST_UNROLLED, SPARSE, Columns
+from separable.kernels.filter_types import group_of
 from separable.kernels.filtering import TERM, WORDS, Filtering, entries
 from separable.kernels.isa import Isa
-from separable.kernels.pool import TOGETHER, shared_pool
+from separable.kernels.pool import shared_pool
 
 # Two thirds of a megabyte of rings: measured, wide strips pay for what does not fit the second-level cache.
 RING_BYTES = 704 * 1024
@@ -110,17 +111,16 @@ class Plan:
         for i, name in enumerate(WORDS):
             self._words[i] = words.get(name, 0)
         self._step = np.array([self._entries.driver, self._words.ctypes.data, job.threads, 0], np.uint64)
-        self._phase = np.array([TOGETHER, 1, self._step.ctypes.data, 0, 1, 0], np.int64)
-        self._call = (self._phase.ctypes.data, 1)
+        self._call = self._step.ctypes.data
         self._source, self._target = WORDS.index("source"), WORDS.index("target")
 
     def run(self, source: int, target: int) -> None:
         """Filters the array whose pixel under result 0 lies at ``source`` into the one at ``target``."""
-        with shared_pool(self.job.threads, self.isa).turn() as run:
+        with shared_pool(self.job.threads, self.isa).offering() as offer:
             self._counter[0] = 0
             self._words[self._source] = source
             self._words[self._target] = target
-            run(*self._call)
+            offer(self._call)
 
     def _measure(self) -> None:
         """How far the kernels reach, and how much of everything is done at a time."""
@@ -136,7 +136,6 @@ class Plan:
         self.window = self.above + self.below
         self.block = 8 if self.window <= LONGEST_UNROLLED and not is_turned else 2 * self.group
         self.ring_rows = self.window + self.block + self.at_once + 4
-        self.is_direct = job.target.dtype == FLOATS[job.work]
 
     def _cut(self) -> None:
         """The image in strips of columns and runs of rows: enough for all threads, few rows read twice."""
@@ -168,11 +167,14 @@ class Plan:
             Rows(work=job.work, taps=taps, channels=1 if isinstance(taps, str) else job.channels)
             for taps in self.row_taps
         )
-        columns = tuple(Columns(work=job.work, taps=taps, adds=t > 0) for t, taps in enumerate(self.column_taps))
+        kinds = [FLOATS[job.work]] * (len(job.terms) - 1) + [job.target.dtype]
+        columns = tuple(
+            Columns(work=job.work, taps=taps, pixel=kind, adds=t > 0)
+            for t, (taps, kind) in enumerate(zip(self.column_taps, kinds, strict=True))
+        )
         filtering = Filtering(
             work=job.work,
             source=job.source.dtype,
-            target=job.target.dtype,
             rows=rows,
             columns=columns,
         )
@@ -199,7 +201,7 @@ class Plan:
             "counter": self._keep(self._counter),
             "units": len(self._units), "unit_table": self._keep(self._units),
             "target_row": job.target.row, "target_item": np.dtype(job.target.dtype).itemsize,
-            "load": self._entries.load, "store": 0 if self.is_direct else self._entries.store,
+            "load": self._entries.load,
             "row_table": self._keep(table), "first_row": first, "last_row": last,
             "above": self.above, "below": self.below, "slot_table": self._keep(slots),
             "ring_rows": self.ring_rows, "ring_row": self.ring_row, "block": self.block, "at_once": self.at_once,

@@ -10,7 +10,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from separable.errors import DataError
 from separable.filters.terms import Terms
-from separable.kernels.filter_pixels import PIXELS
+from separable.kernels.filter_types import PIXELS
 
 __all__ = ["PIXELS", "Types", "checked_image", "checked_out", "checked_type", "choose_types", "rounded"]
 

@@ -18,7 +18,7 @@ from separable.filters.fourier import apply_fft
 from separable.filters.pixels import checked_type, rounded
 from separable.filters.prepared import Options, prepare
 from separable.filters.terms import Terms
-from separable.filters.tiles import apply_tiled, read_with_halo, tile_for, tiles_of
+from separable.filters.tiles import apply_tiled, inner_of, read_with_halo, release, tile_for, tiles_of
 
 # Weights that add up to less than this share of their sizes measure differences and take no mean; a negative weight
 # below this share of the largest is rounding.
@@ -105,8 +105,8 @@ def _map_tiles(
     for number, part in enumerate(every):
         pixels, halo = read_with_halo(source, part, reach, recipe.border)
         values = _with_alpha(pixels, recipe, axes) if picture.has_alpha else recipe.run(pixels, axes)
-        inner = tuple(slice(halo[at][0], halo[at][0] + own.stop - own.start) for at, own in enumerate(part))
-        target[part] = rounded(values[inner], np.dtype(target.dtype))
+        target[part] = rounded(values[inner_of(part, halo)], np.dtype(target.dtype))
+        release(source, target)
         if progress is not None:
             progress(number + 1, len(every))
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import mmap
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from separable.errors import DataError
 from separable.filters.borders import Border, as_border
+from separable.filters.masked import without_nan
 from separable.filters.pixels import checked_type
 from separable.filters.prepared import OPTIONS, Options, prepare
 from separable.filters.terms import Terms
@@ -64,14 +66,12 @@ def apply_tiled(
     """``apply`` from one store into another, tile by tile; the target's type is the result's.
 
     ``tile`` is the size of a tile without its halo, by default what keeps memory near 256 MB. Bit for bit the result is
-    that of ``apply``. The two must not be the same memory. ``options.nan`` must be ``"propagate"``.
+    that of ``apply``. The two must not be the same memory. With ``nan="raise"`` the tiles before a NaN are written.
     """
     border, shape = as_border(border), tuple(source.shape)
     checked_type(np.dtype(source.dtype))
     if tuple(target.shape) != shape:
         raise DataError("apply_tiled", given=f"a target of shape {tuple(target.shape)}", expected=f"the shape {shape}")
-    if options.nan != "propagate":
-        raise DataError("apply_tiled", given=f"nan={options.nan!r}", expected='nan="propagate"')
     if isinstance(source, np.ndarray) and isinstance(target, np.ndarray) and np.may_share_memory(source, target):
         raise DataError("apply_tiled", given="a target that shares the source's memory", expected="another")
     dtype = np.dtype(target.dtype)
@@ -83,11 +83,30 @@ def apply_tiled(
     every = list(tiles_of(shape, sizes))
     for number, part in enumerate(every):
         pixels, halo = read_with_halo(source, part, reach, border)
-        result = np.empty([s.stop - s.start for s in part], dtype)
-        filter_.into(pixels, result, halo)
+        filled = without_nan(pixels, kernel, border, dtype, axes=axes, flip=flip, options=options)
+        if filled is None:
+            result = np.empty([s.stop - s.start for s in part], dtype)
+            filter_.into(pixels, result, halo)
+        else:
+            result = filled[inner_of(part, halo)]
         target[part] = result
+        release(source, target)
         if options.progress is not None:
             options.progress(number + 1, len(every))
+
+
+def release(*stores: Any) -> None:
+    """Gives the pages of files that are mapped into memory back to the system, which keeps what was written.
+
+    They would else count as this process's memory until there is none left.
+    """
+    for store in stores:
+        region = store
+        while isinstance(region, np.ndarray):
+            region = region.base
+        # A private mapping (mode "c") would lose what was written into it.
+        if isinstance(region, mmap.mmap) and getattr(store, "mode", "c") != "c" and hasattr(mmap, "MADV_DONTNEED"):
+            region.madvise(mmap.MADV_DONTNEED)
 
 
 def read_with_halo(
@@ -114,6 +133,11 @@ def read_with_halo(
         to = tuple(slice(end[i] - run[2], end[i]) for end, i, run in zip(ends, at, chosen, strict=True))
         pixels[to] = np.asarray(source[tuple(map(_slice, chosen))])[_turns(chosen)]
     return pixels, halo
+
+
+def inner_of(part: Tile, halo: dict[int, tuple[int, int]]) -> Tile:
+    """The tile within what was read with its halo."""
+    return tuple(slice(halo[at][0], halo[at][0] + own.stop - own.start) for at, own in enumerate(part))
 
 
 Run = tuple[int, int, int]  # the first pixel, the step from one to the next (−1, 0 or 1), how many

@@ -8,15 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from separable.kernels.filter_taps import (
-    COLUMN_PASS,
-    ITEMS,
-    VECTORS,
-    Columns,
-    group_of,
-    lanes_of,
-    write_columns,
-)
+from separable.kernels.filter_taps import COLUMN_PASS, Columns, write_columns
+from separable.kernels.filter_types import ITEMS, VECTORS, group_of, lanes_of
 from separable.kernels.ir import Function, Module, Value, vector
 from separable.kernels.isa import Isa
 from separable.kernels.moving import transpose
@@ -25,13 +18,14 @@ from separable.kernels.moving import transpose
 ROW_PASS = ("ptr", "i64", "ptr", "ptr", "i64", "i64", "ptr", "i64", "ptr", "ptr")
 LONGEST_DIRECT = 17
 UNROLL = 4
+FLOATS = {"float": "float32", "double": "float64"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Rows:
     """The pass along rows: ``taps`` as in ``Columns``; ``channels`` only matter to the code of short kernels.
 
-    A long kernel (``DENSE``, ``SPARSE``) takes exactly ``group_of`` rows at a time. ``aside`` is then what it needs
+    A long kernel takes exactly ``group_of`` rows at a time. ``aside`` is then what it needs
     beside them, six words: how many pixels are done at a time, so that they stay in the first cache (a row of the ring
     holds a multiple of them), channels, floats that are read for those, the offsets of the columns, room for the rows
     on their side, room for the results on their side.
@@ -52,7 +46,7 @@ class Rows:
 def write_rows(module: Module, spec: Rows, isa: Isa) -> None:
     """A function of the arguments ``ROW_PASS``: each row of the buffers, filtered, into its slot of the ring."""
     if isinstance(spec.taps, str):
-        inner = Columns(work=spec.work, taps=spec.taps)
+        inner = Columns(work=spec.work, taps=spec.taps, pixel=FLOATS[spec.work])
         write_columns(module, inner, isa)
         module.function(spec.name, ROW_PASS, lambda f, p: _turned(f, p, spec, inner, isa))
     else:

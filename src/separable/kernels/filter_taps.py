@@ -3,20 +3,22 @@
 The buffer is found row by row through a table of offsets, so it may be a ring, and one row may stand for several. Every
 output is one chain of fused multiply-adds in the order of the taps, wherever it lies: its bits depend on nothing but
 the pixels under the kernel. A tap whose weight is zero is never read.
+
+Adding the two pixels of a symmetric pair before they are multiplied was measured on Zen 3 and left out: 0.93 to 0.96 of
+the speed at 15 and 31 taps, 1.12 at 131.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from separable.kernels.filter_types import ITEMS, PIXELS, VECTORS, group_of, lanes_of, write_pixels
 from separable.kernels.ir import Function, Index, Module, Value, vector
 from separable.kernels.isa import Isa
 
-ITEMS = {"float": 4, "double": 8}
 # A short kernel is unrolled with its weights in registers; a long one is a loop that serves every length.
 LONGEST_UNROLLED = 7
 DENSE, SPARSE = "dense", "sparse"
-VECTORS = 2
 
 # slots, buffer, weights, taps, where, before, before_stride, target, target_stride, rows, n, spare
 COLUMN_PASS = ("ptr", "ptr", "ptr", "i64", "ptr", "ptr", "i64", "ptr", "i64", "i64", "i64", "ptr")
@@ -26,28 +28,19 @@ COLUMN_PASS = ("ptr", "ptr", "ptr", "i64", "ptr", "ptr", "i64", "ptr", "i64", "i
 class Columns:
     """The pass down the columns: ``taps`` are the offsets of a short kernel, or ``DENSE``, or ``SPARSE``.
 
-    ``adds``: the sums begin with what other terms left, instead of zero.
+    ``adds``: the sums begin with what other terms left, instead of zero. ``pixel``: what the sums become.
     """
 
     work: str
     taps: tuple[int, ...] | str
+    pixel: str
     adds: bool = False
 
     @property
     def name(self) -> str:
         """The function's name."""
         taps = self.taps if isinstance(self.taps, str) else "_".join(map(str, self.taps))
-        return f"columns_{self.work}_{taps}" + "_adds" * self.adds
-
-
-def lanes_of(work: str, isa: Isa) -> int:
-    """Elements of a register."""
-    return isa.lanes * 4 // ITEMS[work]
-
-
-def group_of(work: str, isa: Isa) -> int:
-    """Elements that the inner loops take at a time: rows are padded to it."""
-    return VECTORS * lanes_of(work, isa)
+        return f"columns_{self.work}_{self.pixel}_{taps}" + "_adds" * self.adds
 
 
 def write_columns(module: Module, spec: Columns, isa: Isa) -> None:
@@ -63,6 +56,7 @@ class _Columns:
     def __init__(self, f: Function, parameters: list[Value], spec: Columns, isa: Isa) -> None:
         self.f, self.spec = f, spec
         self.lanes, self.group, self.item = lanes_of(spec.work, isa), group_of(spec.work, isa), ITEMS[spec.work]
+        self.size = PIXELS[spec.pixel][1]
         self.kind = vector(self.lanes, spec.work)
         self.rows = 4
         (
@@ -122,7 +116,7 @@ class _Columns:
         """Where each of the rows goes: to ``spare`` when there is no such row."""
         f = self.f
         if aside:
-            return [f.at(self.spare, r * self.group * self.item) for r in range(self.rows)]
+            return [f.at(self.spare, r * self.group * self.size) for r in range(self.rows)]
         found = []
         for r in range(self.rows):
             at = f.at(self.target, f.mul(f.add(y, r), self.target_stride))
@@ -136,11 +130,13 @@ class _Columns:
         for r in range(self.rows):
 
             def row(r: int = r) -> None:
-                at = f.at(self.target, f.add(f.mul(f.add(y, r), self.target_stride), f.mul(x, self.item)))
+                at = f.at(self.target, f.add(f.mul(f.add(y, r), self.target_stride), f.mul(x, self.size)))
+                kind = f"i{8 * self.size}"
 
                 def one(i: Value, _: list[Value]) -> list[Value]:
-                    value = f.load(self.spec.work, self.spare, f.add(r * self.group * self.item, f.mul(i, self.item)))
-                    f.store(value, at, f.mul(i, self.item))
+                    lies = f.at(self.spare, f.add(r * self.group * self.size, f.mul(i, self.size)))
+                    value = f.raw(f"load {kind}, ptr {lies.name}, align {self.size}", kind)
+                    f.raw(f"store {kind} {value.name}, ptr {f.at(at, f.mul(i, self.size)).name}, align {self.size}")
                     return []
 
                 f.loop(0, f.sub(self.n, x), one)
@@ -148,11 +144,9 @@ class _Columns:
             f.when(f.compare("slt", f.add(y, r), self.count), row)
 
     def _store(self, sums: list[list[Value]], targets: list[Value], x: Value, aside: bool) -> None:
-        f = self.f
+        offset = 0 if aside else self.f.mul(x, self.size)
         for row, target in zip(sums, targets, strict=True):
-            for u, value in enumerate(row):
-                offset = f.add(0 if aside else f.mul(x, self.item), u * self.lanes * self.item)
-                f.store(value, target, offset)
+            write_pixels(self.f, row, self.spec.pixel, target, offset)
 
     def _begin(self, y: Value, x: Value) -> list[list[Value]]:
         f = self.f

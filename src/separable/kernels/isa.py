@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 
 import llvmlite.binding as llvm
 
@@ -22,7 +22,7 @@ class Isa:
     cpu: str
     features: str
 
-    @property
+    @cached_property
     def key(self) -> str:
         """Everything that decides the machine code, as one string."""
         return f"{self.name}|{self.triple}|{self.cpu}|{self.features}"

@@ -10,6 +10,10 @@ steps for each.
 
 Shares are claimed: first the thread's own, upwards or downwards, then what the others have not begun. A core that
 somebody else slows down for a while then costs as much as it lost, not twice that.
+
+A step that divides its work itself can be offered instead: every thread that comes before the work is done takes part,
+and nobody waits for one that does not. Behind the threads of PyTorch, which keep their cores for milliseconds after
+their work, a worker may come that late.
 """
 
 from __future__ import annotations
@@ -32,10 +36,12 @@ from separable.kernels.jit import Library, object_code
 TOGETHER, APART = 0, 1
 PHASE_WORDS, STEP_WORDS = 6, 4
 SPINS = 50_000  # of some 20 ns each: on a busy virtual machine a parked thread cost a third of MobileNetV2
-GENERATION, ARRIVED, PHASE, SLEEPERS, PHASES, COUNT, THREADS, STOP, MUTEX, CONDITION = (
-    0, 64, 128, 192, 256, 264, 272, 320, 384, 512,
+# The last bit of the generation says that it is an offer. A closed door is far below zero.
+GENERATION, ARRIVED, PHASE, SLEEPERS, PHASES, COUNT, THREADS, STOP, MUTEX, CONDITION, DOOR, LEFT = (
+    0, 64, 128, 192, 256, 264, 272, 320, 384, 512, 640, 704,
 )  # fmt: skip
-CLAIMS, LINE = 640, 64  # two sets in turn, a cache line a thread: while one is in use the other goes back to zero
+CLAIMS, LINE = 768, 64  # two sets in turn, a cache line a thread: while one is in use the other goes back to zero
+CLOSED = -(2**62)
 
 
 class Pool:
@@ -65,6 +71,12 @@ class Pool:
         """The pool to oneself: for callers that change a program's arguments before they run it."""
         with self._turn:
             yield lambda phases, count: self._native.run(self._address, phases, count)
+
+    @contextlib.contextmanager
+    def offering(self) -> Iterator[Callable[[int], None]]:
+        """The same for the address of a single step, which all threads call that come before the caller has done it."""
+        with self._turn:
+            yield lambda step: self._native.offer(self._address, step)
 
     def stop(self) -> None:
         """Ends the threads. A stopped pool never runs again."""
@@ -112,6 +124,7 @@ class _Native:
     start: Callable[[int, int], None]
     worker: Callable[[int, int], None]
     run: Callable[[int, int, int], None]
+    offer: Callable[[int, int], None]
     stop: Callable[[int], None]
 
 
@@ -127,6 +140,7 @@ def _native(isa: Isa) -> _Native:
         start=entry("pool_start", 2),
         worker=entry("pool_worker", 2),
         run=entry("pool_run", 3),
+        offer=entry("pool_offer", 2),
         stop=entry("pool_stop", 1),
     )
 
@@ -143,9 +157,11 @@ def _module(isa: Isa) -> str:
     module.function("pool_barrier", ["ptr", "i64"], _barrier)
     module.function("pool_share", ["ptr", "i64", "i64", "ptr", "i64"], _share)
     module.function("pool_work", ["ptr", "i64"], _work)
+    module.function("pool_join", ["ptr", "i64"], _join)
     module.function("pool_start", ["ptr", "i64"], _start)
     module.function("pool_worker", ["ptr", "i64"], _worker)
     module.function("pool_run", ["ptr", "ptr", "i64"], _run)
+    module.function("pool_offer", ["ptr", "ptr"], _offer)
     module.function("pool_stop", ["ptr"], _stop)
     return module.text
 
@@ -337,21 +353,70 @@ def _start(f: Function, parameters: list[Value]) -> None:
     f.call("pthread_cond_init", "i32", [f.at(pool, CONDITION), null])
 
 
+def _join(f: Function, parameters: list[Value]) -> None:
+    """A worker's part in an offer, if the door is still open."""
+    pool, thread = parameters
+    before = f.raw(f"atomicrmw add ptr {f.at(pool, DOOR).name}, i64 1 seq_cst", "i64")
+
+    def inside() -> None:
+        _call(f, f.load("ptr", pool, PHASES), thread, f.load("i64", pool, THREADS), Value("0", "i64"))
+        f.raw(f"atomicrmw add ptr {f.at(pool, LEFT).name}, i64 1 seq_cst", "i64")
+        f.raw(f"call void @pool_wake(ptr {pool.name})")
+
+    f.when(f.compare("sge", before, 0), inside)
+
+
+def _offer(f: Function, parameters: list[Value]) -> None:
+    """The step, by the caller and by whoever comes in time; returns when all that came in have left."""
+    pool, step = parameters
+    f.store(step, pool, PHASES)
+    _put(f, pool, LEFT, 0)
+    _put(f, pool, DOOR, 0)
+    _begin(f, pool, is_offer=True)
+    _call(f, step, 0, f.load("i64", pool, THREADS), Value("0", "i64"))
+    came = f.raw(f"atomicrmw add ptr {f.at(pool, DOOR).name}, i64 {CLOSED} seq_cst", "i64")
+
+    def leaving(n: Value, _: list[Value]) -> list[Value]:
+        # One change of the word a turn, and it can change no oftener than somebody leaves.
+        is_inside = f.compare("eq", _read(f, pool, LEFT), n)
+        f.when(is_inside, lambda: _discard(f.raw(f"call void @pool_wait(ptr {pool.name}, i64 {LEFT}, i64 {n.name})")))
+        return []
+
+    f.loop(0, came, leaving)
+
+
+def _begin(f: Function, pool: Value, *, is_offer: bool) -> None:
+    """Changes the generation, which wakes the workers."""
+    old = f.mul(f.div(_read(f, pool, GENERATION), 2), 2)
+    _put(f, pool, GENERATION, f.operand(f.add(old, 2 + is_offer), "i64"))
+    f.raw(f"call void @pool_wake(ptr {pool.name})")
+
+
 def _worker(f: Function, parameters: list[Value]) -> None:
-    """Waits for the generation to change, works, waits again; a worker that starts late finds its first job waiting."""
+    """Waits for the generation to change, works, waits again; a worker that starts late finds its first job waiting.
+
+    A program waits for every worker, so none can miss one; an offer may be over before a worker sees it.
+    """
     pool, thread = parameters
     f.lines += [
         "  br label %idle",
         "idle:",
-        "  %turn = phi i64 [ 0, %entry ], [ %next, %job ]",
+        "  %turn = phi i64 [ 0, %entry ], [ %seen, %program ], [ %seen, %offer ]",
         f"  call void @pool_wait(ptr {pool.name}, i64 {GENERATION}, i64 %turn)",
-        "  %next = add i64 %turn, 1",
+        f"  %seen = load atomic i64, ptr {f.at(pool, GENERATION).name} seq_cst, align 8",
     ]
     stop = _read(f, pool, STOP)
     f.lines += [
         f"  %ends = icmp ne i64 {stop.name}, 0",
         "  br i1 %ends, label %end, label %job",
         "job:",
+        "  %kind = and i64 %seen, 1",
+        "  %is_offer = icmp ne i64 %kind, 0",
+        "  br i1 %is_offer, label %offer, label %program",
+        "offer:",
+        f"  call void @pool_join(ptr {pool.name}, i64 {thread.name})",
+        "  br label %idle",
+        "program:",
         f"  call void @pool_work(ptr {pool.name}, i64 {thread.name})",
         "  br label %idle",
         "end:",
@@ -362,13 +427,11 @@ def _run(f: Function, parameters: list[Value]) -> None:
     pool, phases, count = parameters
     f.store(phases, pool, PHASES)
     f.store(count, pool, COUNT)
-    f.raw(f"atomicrmw add ptr {f.at(pool, GENERATION).name}, i64 1 seq_cst", "i64")
-    f.raw(f"call void @pool_wake(ptr {pool.name})")
+    _begin(f, pool, is_offer=False)
     f.raw(f"call void @pool_work(ptr {pool.name}, i64 0)")
 
 
 def _stop(f: Function, parameters: list[Value]) -> None:
     (pool,) = parameters
     _put(f, pool, STOP, 1)
-    f.raw(f"atomicrmw add ptr {f.at(pool, GENERATION).name}, i64 1 seq_cst", "i64")
-    f.raw(f"call void @pool_wake(ptr {pool.name})")
+    _begin(f, pool, is_offer=False)
