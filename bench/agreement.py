@@ -32,7 +32,7 @@ LIMIT = 1e-4
 SIZES = ((224, 224), (160, 160), (192, 192), (231, 157))
 BATCHES = (1, 3, 16)
 MOST_MACS = 100_000_000_000
-SHRUNK = {f"{name}, shrunk": name for name in ("resnet_small", "resnet18")}
+SHRUNK = {"resnet_small, shrunk": "resnet_small"}
 
 
 def lively(model: nn.Module, x: Tensor) -> nn.Module:
