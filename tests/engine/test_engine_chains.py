@@ -47,9 +47,7 @@ def count_of_chains(program: Program, x: Tensor) -> int:
 
 @pytest.mark.parametrize("name", ["mobilenet_v1", "mobilenet_v2", "mobilenet_v3_large_minimalistic", "xception"])
 @pytest.mark.parametrize(("batch", "threads"), [(1, 1), (1, 3), (3, 2)])
-def test_chains_give_the_same_bits(
-    name: str, batch: int, threads: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_chains_give_the_same_bits(name: str, batch: int, threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
     model = models.build(name).eval()
     x = torch.randn(batch, 3, 131, 117)
     apart, chains = (compiled(model, x, monkeypatch, chained=c, threads=threads) for c in (False, True))
