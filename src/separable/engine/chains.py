@@ -1,7 +1,7 @@
 """Which convolutions may run as one chain. In: nodes of a network, layouts. Out: chains, and kernels to choose from.
 
-A chain is a depthwise convolution with the pointwise one behind it and the dense one before it, where they are there
-and nobody else reads the maps between. It pays where these maps are larger than the second-level cache.
+A chain is a depthwise convolution with the pointwise one behind it and the one before it, where they are there and
+nobody else reads the maps between. It pays where these maps are larger than the second-level cache.
 """
 
 from __future__ import annotations
@@ -14,10 +14,9 @@ from separable.kernels.chain import Chain, Link, ring_rows
 from separable.kernels.isa import Isa
 from separable.kernels.layout import ITEM, Layout, panels
 
-BANDS = (1, 2, 4, 8, 16)
+BANDS = (16, 8, 4, 2, 1)
 RING_BYTES = 256 * 1024  # of a chain: half of a second-level cache, and within every thread's stack
 WORTH_BYTES = 256 * 1024  # the least size of a map between that may leave the cache
-CANDIDATES = 2
 
 
 def find_chains(network: Network, readers: Mapping[str, Sequence[Node]]) -> dict[str, tuple[Node, ...]]:
@@ -34,28 +33,28 @@ def find_chains(network: Network, readers: Mapping[str, Sequence[Node]]) -> dict
 
     for node in network.nodes:
         behind = only_reader(node)
-        if not _is_depthwise(node) or behind is None or not _is_dense(behind, pointwise=True):
+        if not _is_depthwise(node) or behind is None or not _is_pointwise(behind):
             continue
         nodes: tuple[Node, ...] = (node, behind)
         before = by_name.get(node.inputs[0])
-        if before is not None and before.name not in taken and len(before.inputs) == 1 and _is_dense(before):
+        if before is not None and before.name not in taken and len(before.inputs) == 1 and _is_pointwise(before):
             nodes = (before, *nodes) if only_reader(before) is node else nodes
         found[behind.name] = nodes
         taken |= {n.name for n in nodes}
     return found
 
 
-def chains(
+def chain_of(
     nodes: Sequence[Node], maps: tuple[Layout, Layout, Layout | None], isa: Isa, apart: Sequence[Link]
-) -> list[Chain]:
-    """The chain of ``nodes`` in bands of several heights, the highest first; none where it cannot pay.
+) -> Chain | None:
+    """The chain of ``nodes`` in the highest bands that the cache holds; None where it cannot pay.
 
     ``maps``: what the first reads, what the last writes, and what it adds; ``apart``: the kernels without a chain.
     """
     if max(link.target.floats for link in apart[:-1]) * ITEM < WORTH_BYTES:
-        return []
-    found = [chain for rows in BANDS if (chain := _chain(nodes, maps, isa, rows))]
-    return found[::-1][:CANDIDATES]
+        return None
+    found = (_chain(nodes, maps, isa, rows) for rows in BANDS)
+    return next((chain for chain in found if chain), None)
 
 
 def is_expected_to_pay(apart: Sequence[Link]) -> bool:
@@ -120,9 +119,9 @@ def _is_depthwise(node: Node) -> bool:
     )
 
 
-def _is_dense(node: Node, *, pointwise: bool = False) -> bool:
+def _is_pointwise(node: Node) -> bool:
     operator = node.operator
     if not isinstance(operator, Convolve) or operator.spec.groups > 1:
         return False
     spec = operator.spec
-    return not pointwise or (set(spec.kernel) == set(spec.stride) == {1} and not any(map(any, spec.padding)))
+    return set(spec.kernel) == set(spec.stride) == {1} and not any(map(any, spec.padding))

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from separable.engine import tiles
-from separable.engine.chains import chains, find_chains, is_expected_to_pay
+from separable.engine.chains import chain_of, find_chains, is_expected_to_pay
 from separable.engine.network import (
     Activate,
     Combine,
@@ -248,13 +248,11 @@ class _Scheduler:
         for node in nodes:
             self._lay_out(node.name, node.shape, node)
             apart.append(self._kernel(node))
-        _, target, residual = self._maps(nodes[-1])
-        ways: list[Kernels] = [tuple(apart)]
-        for first in range(len(nodes) - 1):
-            maps = (self._maps(nodes[first])[0], target, residual)
-            ways += [(*apart[:first], chain) for chain in chains(nodes[first:], maps, self.isa, apart[first:])]
-        if len(ways) > 1 and is_expected_to_pay(apart):
-            ways = [*ways[1:], ways[0]]
+        maps = (self._maps(nodes[0])[0], *self._maps(nodes[-1])[1:])
+        chain = chain_of(nodes, maps, self.isa, apart)
+        ways: list[Kernels] = [tuple(apart)] + ([(chain,)] if chain else [])
+        if is_expected_to_pay(apart):
+            ways.reverse()
         for kernel in self.choose(ways):
             count = len(kernel.links) if isinstance(kernel, Chain) else 1
             self._run(nodes[:count], kernel)

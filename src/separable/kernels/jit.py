@@ -13,6 +13,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 
 import llvmlite
@@ -25,8 +26,7 @@ from separable.kernels.isa import Isa
 
 MAGIC = b"separable object\n"
 OPTIMISATION = 2
-_started = threading.Lock()
-_is_started = False
+_starting = threading.Lock()
 
 
 def cache_folder() -> Path:
@@ -87,12 +87,8 @@ def _compile(text: str, isa: Isa) -> bytes:
 
 
 def _machine(isa: Isa) -> llvm.TargetMachine:
-    global _is_started
-    with _started:
-        if not _is_started:
-            llvm.initialize_all_targets()
-            llvm.initialize_all_asmprinters()
-            _is_started = True
+    with _starting:
+        _start(isa.triple == llvm.get_process_triple())
     chosen = llvm.Target.from_triple(isa.triple)
     return chosen.create_target_machine(
         cpu=isa.cpu,
@@ -102,6 +98,17 @@ def _machine(isa: Isa) -> llvm.TargetMachine:
         codemodel="jitdefault" if isa.triple == llvm.get_process_triple() else "default",
         jit=True,
     )
+
+
+@cache
+def _start(is_native: bool) -> None:
+    """Wakes up the part of LLVM for this processor, or all of it, which is some megabytes more."""
+    if is_native:
+        llvm.initialize_native_target()
+        llvm.initialize_native_asmprinter()
+    else:
+        llvm.initialize_all_targets()
+        llvm.initialize_all_asmprinters()
 
 
 def _read(path: Path) -> bytes | None:
