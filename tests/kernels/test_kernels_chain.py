@@ -65,7 +65,7 @@ def source_of_the_block(specs: tuple[ConvSpec, ...], isa: Isa):
 
 
 def agrees(chain: Chain, isa: Isa, *, shares: int = 1) -> None:
-    rng = np.random.default_rng(chain.macs)
+    rng = np.random.default_rng(chain.spec.macs)
     first = chain.links[0].spec
     x = rng.standard_normal((first.c_in, *first.size)).astype(np.float32).astype(np.float64)
     inputs, constants, expected = {0: (chain.source, x, 0.0)}, {}, x

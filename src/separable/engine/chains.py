@@ -51,7 +51,7 @@ def chain_of(
 
     ``maps``: what the first reads, what the last writes, and what it adds; ``apart``: the kernels without a chain.
     """
-    if max(link.target.floats for link in apart[:-1]) * ITEM < WORTH_BYTES:
+    if _largest_between(apart) < WORTH_BYTES:
         return None
     found = (_chain(nodes, maps, isa, rows) for rows in BANDS)
     return next((chain for chain in found if chain), None)
@@ -59,7 +59,12 @@ def chain_of(
 
 def is_expected_to_pay(apart: Sequence[Link]) -> bool:
     """Whether a map between two links is larger than a second-level cache."""
-    return max(link.target.floats for link in apart[:-1]) * ITEM > 4 * WORTH_BYTES
+    return _largest_between(apart) > 4 * WORTH_BYTES
+
+
+def _largest_between(apart: Sequence[Link]) -> int:
+    """Bytes of the largest map between two links."""
+    return max(link.target.floats for link in apart[:-1]) * ITEM
 
 
 def _chain(nodes: Sequence[Node], maps: tuple[Layout, Layout, Layout | None], isa: Isa, rows: int) -> Chain | None:

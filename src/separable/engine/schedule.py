@@ -31,7 +31,7 @@ from separable.engine.network import (
 from separable.errors import ModelError
 from separable.kernels import convolution
 from separable.kernels.catalogue import Kernel
-from separable.kernels.chain import OF_A_LINK, Chain, Link
+from separable.kernels.chain import OF_A_LINK, Chain, Link, packed_floats
 from separable.kernels.convolution import Convolution, Floats
 from separable.kernels.depthwise import Depthwise
 from separable.kernels.elementwise import Elementwise, spread
@@ -298,10 +298,10 @@ class _Scheduler:
     def _packed(self, operator: Convolve, kernel: Link) -> tuple[Packed, Packed]:
         key = (id(operator), kernel)
         if key not in self.packed:
-            channels, a_channel = kernel.padded_channels(self.isa), kernel.spec.weights // kernel.spec.c_out
+            weights, bias = packed_floats(kernel, self.isa)
             self.packed[key] = (
-                Packed(nbytes=ITEM * channels * a_channel, make=lambda: kernel.pack(operator.weights, self.isa)),
-                Packed(nbytes=ITEM * channels, make=lambda: kernel.pack_bias(operator.bias, self.isa)),
+                Packed(nbytes=ITEM * weights, make=lambda: kernel.pack(operator.weights, self.isa)),
+                Packed(nbytes=ITEM * bias, make=lambda: kernel.pack_bias(operator.bias, self.isa)),
             )
         return self.packed[key]
 

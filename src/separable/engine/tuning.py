@@ -25,7 +25,7 @@ from separable.errors import FileError
 from separable.files import written_whole
 from separable.kernels import convolution
 from separable.kernels.catalogue import Kernel, name_of, source_of
-from separable.kernels.chain import ARGUMENTS, OF_A_LINK, Chain
+from separable.kernels.chain import ARGUMENTS, OF_A_LINK, Chain, packed_floats
 from separable.kernels.convolution import Convolution
 from separable.kernels.depthwise import Depthwise
 from separable.kernels.isa import Isa
@@ -114,9 +114,8 @@ def _sizes(kernel: Kernel, isa: Isa) -> dict[int, int]:
     for i, link in enumerate(links):
         if not isinstance(link, Convolution | Depthwise):
             raise TypeError(f"{kernel} has nothing to choose")
-        at, channels = OF_A_LINK * i, link.padded_channels(isa)
-        sizes[at + convolution.WEIGHTS] = channels * link.spec.weights // link.spec.c_out
-        sizes[at + convolution.BIAS] = channels
+        at = OF_A_LINK * i
+        sizes[at + convolution.WEIGHTS], sizes[at + convolution.BIAS] = packed_floats(link, isa)
         if link.residual:
             sizes[at + convolution.RESIDUAL] = link.residual.floats
     return sizes

@@ -53,13 +53,14 @@ class Chain:
         """The map that the last link writes."""
         return self.links[-1].target
 
-    @property
-    def macs(self) -> int:
-        """Multiply-accumulates of all links, rows that are computed twice not counted."""
-        return sum(link.spec.macs for link in self.links)
-
     def __str__(self) -> str:
         return " then ".join(str(link.spec) for link in self.links)
+
+
+def packed_floats(link: Link, isa: Isa) -> tuple[int, int]:
+    """Floats of a link's weights and of its bias, packed."""
+    channels = link.padded_channels(isa)
+    return channels * (link.spec.weights // link.spec.c_out), channels
 
 
 def ring_rows(spec: ConvSpec, rows: int) -> int:
