@@ -52,6 +52,22 @@ def test_a_part_changed_in_place_changes_the_whole() -> None:
     assert agrees(build(Painted), torch.randn(1, 3, 6, 6))
 
 
+def test_a_view_changed_in_place_stays_native_unless_an_older_name_is_read() -> None:
+    class Viewed(Habit):
+        def between(self, x: Tensor) -> Tensor:
+            return x.view(x.shape).relu_()
+
+    class ReadAgain(Habit):
+        def between(self, x: Tensor) -> Tensor:
+            return x.view(x.shape).relu_() * 2 + x
+
+    x = torch.randn(2, 3, 6, 6)
+    for habit, is_left in ((Viewed, False), (ReadAgain, True)):
+        model = build(habit)
+        assert agrees(model, x)
+        assert bool(compile(model, x, measure=False).prepare(x).lowered.calls) == is_left
+
+
 def test_a_new_tensor_that_is_filled_is_no_constant() -> None:
     class Filled(Habit):
         def between(self, x: Tensor) -> Tensor:

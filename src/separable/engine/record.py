@@ -88,7 +88,7 @@ class _Recorder(TorchDispatchMode):
         self.blanks: dict[int, Blank] = {}
         self.owners: dict[int, set[int]] = {}  # the tensors that share a storage
         self.made: set[int] = set()  # storages of constants made by the forward itself
-        self.shared: set[int] = set()  # storages that are written to under one name and known under another
+        self.writes: list[tuple[fx.Node, int]] = []  # to storages that are known under another name too
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -178,7 +178,7 @@ class _Recorder(TorchDispatchMode):
             self._bind(result, node)
         for x in written:
             if len(self.owners[_storage(x)]) > 1:
-                self.shared.add(_storage(x))
+                self.writes.append((node, _storage(x)))
 
     def _bind(self, x: Tensor, node: fx.Node) -> None:
         node.meta.setdefault("val", x)
@@ -214,9 +214,19 @@ class _Recorder(TorchDispatchMode):
             is_call = node.op == "call_function"
             if is_call and not node.users and node not in outputs and not node.meta.get("has_effect"):
                 self.graph.erase_node(node)
-                continue
-            value = node.meta["val"]
-            node.meta["is_shared"] = isinstance(value, Tensor) and _storage(value) in self.shared
+        place = {node: i for i, node in enumerate(self.graph.nodes)}
+        named = {node: _storage(node.meta["val"]) for node in place if isinstance(node.meta["val"], Tensor)}
+
+        def is_seen(write: fx.Node, storage: int) -> bool:
+            """Whether somebody may read under an older name what was written."""
+            older = [node for node in named if named[node] == storage and place[node] < place[write]]
+            readers = [reader for node in older for reader in node.users]
+            is_late = any(place[reader] > place[write] for reader in readers)
+            return is_late or 0 in self.owners[storage] or not outputs.isdisjoint(older)
+
+        shared = {storage for write, storage in self.writes if is_seen(write, storage)}
+        for node in place:
+            node.meta["is_shared"] = named.get(node) in shared
 
 
 def _storage(x: Tensor) -> int:
