@@ -4,7 +4,17 @@ from __future__ import annotations
 
 import hashlib
 
-from separable.kernels import chain, convolution, depthwise, elementwise, moving, pooling, resampling, shifting
+from separable.kernels import (
+    chain,
+    convolution,
+    depthwise,
+    elementwise,
+    moving,
+    pooling,
+    resampling,
+    shifting,
+    winograd,
+)
 from separable.kernels.chain import Chain
 from separable.kernels.convolution import Convolution
 from separable.kernels.depthwise import Depthwise
@@ -15,8 +25,9 @@ from separable.kernels.moving import Move
 from separable.kernels.pooling import GlobalAverage, Pool
 from separable.kernels.resampling import Resample
 from separable.kernels.shifting import Shift
+from separable.kernels.winograd import Winograd
 
-Kernel = Chain | Convolution | Depthwise | Pool | GlobalAverage | Elementwise | Move | Resample | Shift
+Kernel = Chain | Convolution | Depthwise | Pool | GlobalAverage | Elementwise | Move | Resample | Shift | Winograd
 
 
 def name_of(kernel: Kernel) -> str:
@@ -44,4 +55,6 @@ def source_of(kernel: Kernel, isa: Isa) -> str:
             resampling.write(module, name, kernel, isa)
         case Shift():
             shifting.write(module, name, kernel, isa)
+        case Winograd():
+            winograd.write(module, name, kernel, isa)
     return module.text
