@@ -18,7 +18,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from separable.errors import SpecError
-from separable.kernels.convolution import BIAS, RESIDUAL, SIGNATURE, SOURCE, TARGET, WEIGHTS, Floats, Tile
+from separable.kernels.convolution import (
+    BIAS,
+    LINE_BYTES,
+    MAX_AHEAD,
+    RESIDUAL,
+    SIGNATURE,
+    SOURCE,
+    TARGET,
+    WEIGHTS,
+    Floats,
+    Tile,
+)
 from separable.kernels.epilogue import NONE, Activation, activate
 from separable.kernels.ir import Function, Index, Module, Value, constant, vector
 from separable.kernels.isa import Isa
@@ -26,7 +37,6 @@ from separable.kernels.layout import ITEM, Layout
 from separable.spec import ConvSpec
 
 SQUARES = {2: (1.0,), 4: (2.0, 0.5)}  # of the points, by the width of an output tile; their product is 1
-LINE_BYTES = 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,6 +156,7 @@ class _Emitter:
         self.kernel, self.isa, self.tile = kernel, isa, kernel.tile
         self.kind, self.vector_bytes = vector(isa.lanes), isa.lanes * ITEM
         self.capacity = self.tile.pixels * self.tile.block
+        self.groups = -(-min(self.capacity, kernel.tiles[0] * kernel.tiles[1]) // self.tile.pixels)
         self.full, self.rest = divmod(kernel.target.panels, self.tile.vectors)
 
     def write(self, f: Function, parameters: list[Value]) -> None:
@@ -181,18 +192,22 @@ class _Emitter:
     def _strip(self, first: Index, count: Index, n: Index, vectors: int) -> None:
         """All products of a block with one strip of weights, and its outputs."""
         f, kernel = self.f, self.kernel
-        size = kernel.points**2 * kernel.spec.c_in * self.vector_bytes
-        weights = f.at(self.pointers[WEIGHTS], f.mul(n, size * self.tile.vectors))
+        point_size = kernel.spec.c_in * vectors * self.vector_bytes
+        run = kernel.points**2 * kernel.spec.c_in * self.tile.vectors * self.vector_bytes
+        weights = f.at(self.pointers[WEIGHTS], f.mul(n, run))
+        lines = self._lines_ahead(point_size)
 
         def point(k: Value) -> None:
-            of_point = f.at(weights, f.mul(k, kernel.spec.c_in * vectors * self.vector_bytes))
+            of_point = f.at(weights, f.mul(k, point_size))
             kept, products = (
                 f.at(self.kept, f.mul(k, kernel.kept_bytes)),
                 f.at(self.products, f.mul(k, kernel.product_bytes)),
             )
 
             def group(t: Value) -> None:
-                sums = self._product(f.at(kept, f.mul(t, self.vector_bytes)), of_point, vectors)
+                before = f.mul(f.div(t, self.tile.pixels), lines * LINE_BYTES * (kernel.spec.c_in // self.isa.lanes))
+                ahead = f.at(of_point, f.add(before, point_size))
+                sums = self._product(f.at(kept, f.mul(t, self.vector_bytes)), (of_point, ahead, lines), vectors)
                 out = f.at(products, f.mul(t, vectors * self.vector_bytes))
                 for i, value in enumerate(sums):
                     f.store(value, out, i * self.vector_bytes)
@@ -203,15 +218,23 @@ class _Emitter:
         panel = f.mul(n, self.tile.vectors)
         self._loop(0, vectors, lambda v: self._outputs(first, count, f.add(panel, v), (v, vectors)))
 
-    def _product(self, kept: Value, weights: Value, vectors: int) -> list[Value]:
-        """Sums over the input channels for a group of tiles."""
-        f, tiles = self.f, self.tile.pixels
+    def _lines_ahead(self, size: int) -> int:
+        """Lines of the next point's weights that each turn asks for, where the turns are few enough to need it."""
+        turns = self.groups * max(1, self.kernel.spec.c_in // self.isa.lanes)
+        lines = -(-size // LINE_BYTES)
+        return min(MAX_AHEAD, -(-lines // turns)) if 2 * lines >= turns else 0
+
+    def _product(self, kept: Value, strip: tuple[Value, Value, int], vectors: int) -> list[Value]:
+        """A group of tiles summed over the input channels; ``strip``: weights, the next ones, lines of them a turn."""
+        f, tiles, (weights, ahead, lines) = self.f, self.tile.pixels, strip
         whole, rest = divmod(self.kernel.spec.c_in, self.isa.lanes)
         step = vectors * self.vector_bytes
 
         def panel(p: Index, channels: int, sums: list[Value]) -> list[Value]:
             values = f.at(kept, f.mul(p, self.capacity * self.vector_bytes))
             run = f.at(weights, f.mul(p, self.isa.lanes * step))
+            for line in range(lines):
+                f.prefetch(ahead, f.add(f.mul(p, lines * LINE_BYTES), line * LINE_BYTES))
             for c in range(channels):
                 b = [f.load(self.kind, run, c * step + v * self.vector_bytes) for v in range(vectors)]
                 for t in range(tiles):
