@@ -102,12 +102,13 @@ class Winograd:
 
         They are formed in float64 and rounded once.
         """
-        to_values, channels, wide = filter_values(self.width), self.padded_channels(isa), self.tile.vectors * isa.lanes
-        runs = []
+        along, channels, wide = filter_values(self.width), self.padded_channels(isa), self.tile.vectors * isa.lanes
+        to_values, c_in, runs = np.kron(along, along), self.spec.c_in, []
         for first in range(0, channels, wide):
-            values = to_values @ weight[first : first + wide].astype(np.float64) @ to_values.T
-            run = np.zeros((self.points, self.points, self.spec.c_in, min(wide, channels - first)), np.float32)
-            run[..., : len(values)] = values.transpose(2, 3, 1, 0)
+            filters = weight[first : first + wide].reshape(-1, 9).astype(np.float64)
+            values = (to_values @ filters.T).reshape(len(to_values), -1, c_in)
+            run = np.zeros((len(to_values), c_in, min(wide, channels - first)), np.float32)
+            run[..., : values.shape[1]] = values.transpose(0, 2, 1)
             runs.append(run.ravel())
         return np.concatenate(runs)
 
