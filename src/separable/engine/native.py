@@ -6,6 +6,7 @@ memory of its own, without barriers; the images left over, and a single one, are
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 from collections.abc import Mapping
 
@@ -80,15 +81,19 @@ class NativeNetwork:
         """Constants behind each other, and as many sets of maps as there are threads that work apart."""
         self.copies = self.threads if self.batch >= self.threads else 1
         arrays = {id(array): array for step in self.schedule.steps for array in step.constants.values()}
-        self._constants = _memory(sum(_rounded(array.nbytes) for array in arrays.values()))
+        size = sum(_rounded(array.nbytes) for array in arrays.values())
+        memory = _memory(size + self.copies * _rounded(self.schedule.bytes))
+        self._constants, self._maps = memory[:size], memory[size:]
         self._places: dict[int, int] = {}
         used = 0
         for key, array in arrays.items():
-            values = array.make() if isinstance(array, Packed) else array
-            self._constants[used : used + array.nbytes] = np.ascontiguousarray(values).view(np.uint8).ravel()
+            room = self._constants[used : used + array.nbytes]
+            if isinstance(array, Packed):
+                array.put(room.view(np.float32))
+            else:
+                room[:] = np.ascontiguousarray(array).view(np.uint8).ravel()
             self._places[key] = self._constants.ctypes.data + used
             used += _rounded(array.nbytes)
-        self._maps = _memory(self.copies * _rounded(self.schedule.bytes))
         for copy in range(self.copies):
             for slot in self.schedule.slots.values():
                 if slot.fill:
@@ -131,14 +136,18 @@ class NativeNetwork:
 def _memory(size: int) -> np.ndarray:
     """Zeros on large pages where the system gives them: a network's weights outgrow the reach of the small ones.
 
-    Private: a forked child writes into pages of its own, and Linux gives large pages to private memory only.
+    Private: a forked child writes into pages of its own, and Linux gives large pages to private memory only. The end
+    that fills no large page lies on small ones, so that no more is resident than was asked for.
     """
     if not hasattr(mmap, "MADV_HUGEPAGE"):
         return np.zeros(size, np.uint8)
     region = mmap.mmap(-1, size + HUGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    region.madvise(mmap.MADV_HUGEPAGE)
     whole = np.frombuffer(region, np.uint8)
-    start = -whole.ctypes.data % HUGE
+    start, large = -whole.ctypes.data % HUGE, size - size % HUGE
+    with contextlib.suppress(OSError):  # a system without large pages knows neither advice
+        region.madvise(mmap.MADV_NOHUGEPAGE)
+        if large:
+            region.madvise(mmap.MADV_HUGEPAGE, start, large)
     return whole[start : start + size]
 
 

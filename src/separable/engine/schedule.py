@@ -57,10 +57,10 @@ class Place:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Packed:
-    """Weights or a bias in a kernel's order, made when there is a place for so many bytes, and not kept twice."""
+    """Weights in a kernel's order: ``put`` into a place of zeros for so many bytes, and not kept twice."""
 
     nbytes: int
-    make: Callable[[], Floats]
+    put: Callable[[Floats], object]
 
 
 Constant = NDArray[np.generic] | Packed
@@ -111,7 +111,7 @@ class _Scheduler:
     fills: dict[str, float] = field(default_factory=dict)
     lasting: set[str] = field(default_factory=set)  # maps whose margin is written once, like a border
     steps: list[Step] = field(default_factory=list)
-    packed: dict[tuple[int, Kernel], tuple[Packed, Packed]] = field(
+    packed: dict[tuple[int, Kernel], tuple[Packed, Floats]] = field(
         default_factory=dict
     )  # a volume's slices share them
 
@@ -294,13 +294,13 @@ class _Scheduler:
                 places[at + convolution.RESIDUAL] = Place(map=node.inputs[1])
         self._add(nodes[-1].name, kernel, places, constants, macs)
 
-    def _packed(self, operator: Convolve, kernel: Weighted) -> tuple[Packed, Packed]:
+    def _packed(self, operator: Convolve, kernel: Weighted) -> tuple[Packed, Floats]:
         key = (id(operator), kernel)
         if key not in self.packed:
-            weights, bias = packed_floats(kernel, self.isa)
+            weights, _ = packed_floats(kernel, self.isa)
             self.packed[key] = (
-                Packed(nbytes=ITEM * weights, make=lambda: kernel.pack(operator.weights, self.isa)),
-                Packed(nbytes=ITEM * bias, make=lambda: kernel.pack_bias(operator.bias, self.isa)),
+                Packed(nbytes=ITEM * weights, put=lambda place: kernel.pack(operator.weights, self.isa, place)),
+                kernel.pack_bias(operator.bias, self.isa),
             )
         return self.packed[key]
 

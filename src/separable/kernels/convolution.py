@@ -118,23 +118,25 @@ class Convolution:
         ]
         return [w for w in walks if w.outer and w.inner]
 
-    def pack(self, weight: Floats, isa: Isa) -> Floats:
-        """The weights (c_out, c_in/g, k_h, k_w) in the order of the walk, one run a tile of output channels."""
+    def pack(self, weight: Floats, isa: Isa, into: Floats | None = None) -> Floats:
+        """The weights (c_out, c_in/g, k_h, k_w) in the order of the walk, one run a tile of output channels.
+
+        ``into``: zeros, a place for them; they are not held a second time on the way.
+        """
         spec, lanes = self.spec, isa.lanes
         c_out = spec.c_out // spec.groups
         taps = [(o[0], o[1] + i[0], o[2] + i[1]) for w in self.walk() for o in w.outer for i in w.inner]
         y, x, c = (np.array(t) for t in zip(*taps, strict=True))
         grouped = weight.reshape(spec.groups, c_out, *spec.weight_shape[1:])
-        steps = grouped[:, :, c, y, x].transpose(0, 2, 1)  # groups, steps, c_out / g
-        _, panels_out = self.per_group
-        padded = np.zeros((spec.groups, steps.shape[1], panels_out * lanes), np.float32)
-        padded[:, :, :c_out] = steps
-        runs = []
-        for group in padded:
-            for first in range(0, panels_out, self.tile.vectors):
-                last = min(first + self.tile.vectors, panels_out)
-                runs.append(group[:, first * lanes : last * lanes].ravel())
-        return np.concatenate(runs)
+        size = self.padded_channels(isa) * len(taps)
+        packed = (np.zeros(size, np.float32) if into is None else into).reshape(spec.groups, -1)
+        strip = self.tile.vectors * lanes
+        for group, run in zip(grouped, packed, strict=True):
+            for first in range(0, c_out, strip):
+                channels = group[first : first + strip][:, c, y, x]
+                room = run[first * len(taps) : (first + strip) * len(taps)].reshape(len(taps), -1)
+                room[:, : len(channels)] = channels.T
+        return packed.ravel()
 
     def pack_bias(self, bias: Floats, isa: Isa) -> Floats:
         """The bias with each group padded to whole panels."""

@@ -56,14 +56,17 @@ class Depthwise:
         """Output channels with each filter's plane padded to whole panels."""
         return self.multiplier * self.source.panels * isa.lanes
 
-    def pack(self, weight: Floats, isa: Isa) -> Floats:
-        """The weights (c_out, 1, k_h, k_w) as [panel][k_h][k_w][lanes], filters of a channel apart."""
+    def pack(self, weight: Floats, isa: Isa, into: Floats | None = None) -> Floats:
+        """The weights (c_out, 1, k_h, k_w) as [panel][k_h][k_w][lanes], filters of a channel apart; put ``into``."""
         k_h, k_w = self.spec.kernel
         by_filter = weight.reshape(self.spec.c_in, self.multiplier, k_h, k_w).transpose(1, 0, 2, 3)
         width = self.source.panels * isa.lanes
         padded = np.zeros((self.multiplier, width, k_h, k_w), np.float32)
         padded[:, : self.spec.c_in] = by_filter
-        return np.ascontiguousarray(padded.reshape(-1, isa.lanes, k_h, k_w).transpose(0, 2, 3, 1)).ravel()
+        packed = padded.reshape(-1, isa.lanes, k_h, k_w).transpose(0, 2, 3, 1)
+        into = np.empty(padded.size, np.float32) if into is None else into
+        into.reshape(packed.shape)[:] = packed
+        return into
 
     def pack_bias(self, bias: Floats, isa: Isa) -> Floats:
         """The bias in the order of the outputs, padded to whole panels."""

@@ -97,20 +97,20 @@ class Winograd:
         """Output channels padded to whole panels."""
         return self.target.panels * isa.lanes
 
-    def pack(self, weight: Floats, isa: Isa) -> Floats:
+    def pack(self, weight: Floats, isa: Isa, into: Floats | None = None) -> Floats:
         """The values of the weights (c_out, c_in, 3, 3): [strip][point][point][c_in][channel of the strip].
 
-        They are formed in float64 and rounded once.
+        They are formed in float64 and rounded once. ``into``: zeros, a place for them.
         """
-        along, channels, wide = filter_values(self.width), self.padded_channels(isa), self.tile.vectors * isa.lanes
-        to_values, c_in, runs = np.kron(along, along), self.spec.c_in, []
-        for first in range(0, channels, wide):
+        along, c_in, wide = filter_values(self.width), self.spec.c_in, self.tile.vectors * isa.lanes
+        to_values, size = np.kron(along, along), self.points**2 * c_in
+        packed = np.zeros(size * self.padded_channels(isa), np.float32) if into is None else into
+        for first in range(0, self.spec.c_out, wide):
             filters = weight[first : first + wide].reshape(-1, 9).astype(np.float64)
-            values = (to_values @ filters.T).reshape(len(to_values), -1, c_in)
-            run = np.zeros((len(to_values), c_in, min(wide, channels - first)), np.float32)
-            run[..., : values.shape[1]] = values.transpose(0, 2, 1)
-            runs.append(run.ravel())
-        return np.concatenate(runs)
+            values = (to_values @ filters.T).reshape(len(to_values), -1, c_in).transpose(0, 2, 1)
+            room = packed[size * first : size * (first + wide)].reshape(len(to_values), c_in, -1)
+            room[..., : values.shape[2]] = values
+        return packed
 
     def pack_bias(self, bias: Floats, isa: Isa) -> Floats:
         """The bias padded to whole panels."""
