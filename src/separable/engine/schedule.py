@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from separable.engine import tiles
+from separable.engine import tiles, winograds
 from separable.engine.chains import chain_of, find_chains, is_expected_to_pay
 from separable.engine.network import (
     Activate,
@@ -268,7 +268,7 @@ class _Scheduler:
         operator = node.operator
         if not isinstance(operator, Convolve):
             raise TypeError(f"{node} is not a convolution")
-        options = tiles.depthwise if operator.is_depthwise else tiles.dense
+        options = tiles.depthwise if operator.is_depthwise else winograds.dense
         found = options(operator.spec, self._maps(node), node.activation, self.isa, self.threads)
         (kernel,) = self.choose([(option,) for option in found])
         if not isinstance(kernel, Weighted):

@@ -24,11 +24,6 @@ STREAMED = 1.04  # more cycles where weights come from the second-level cache
 FIRST_LEVEL, CHUNK_BYTES = 32 * 1024, 24 * 1024  # the cache, and what of it weights may take
 BLOCK_BYTES = 128 * 1024  # of input that stays in the second-level cache while all channels are computed from it
 SHARES, SHARE_MACS = 8, 100_000  # of a step for each thread, and the least worth claiming: some two microseconds
-SCRATCH_BYTES = (640 * 1024, 256 * 1024)  # of a Winograd kernel, on a thread's stack: the smaller unless more is faster
-TRANSFORMED = 4.5  # cycles for a vector at each pair of points, from the input or to the output
-CROWDED = 2.0  # more for each sum of a tile: sums over the channels alone are short
-FROM_MEMORY = 6.0  # bytes of weights a cycle
-GAIN = 1.25  # the least that fewer multiplications must promise: their weights are two to four times as large
 CHAIN_ROWS = 14  # of the last map, the least that a thread claims of a chain
 # Registers → (pixels, vectors) and the share of the peak that the inner loop reaches, measured on Zen 3 and Zen 4.
 SHAPES = {
@@ -89,68 +84,6 @@ def convolutions(
     return [kernel for _, kernel in sorted(found, key=lambda pair: pair[0])]
 
 
-def dense(
-    spec: ConvSpec,
-    maps: tuple[Layout, Layout, Layout | None],
-    activation: Activation,
-    isa: Isa,
-    threads: int,
-) -> list[Convolution | Winograd]:
-    """The same for a layer by itself: Winograd kernels in front where they promise to be clearly faster."""
-    plain = convolutions(spec, maps, activation, isa, threads)
-    fewer = winograds(spec, maps, activation, isa, threads)
-    if not fewer or GAIN * winograd_cycles(fewer[0], isa, threads) > cycles(plain[0], isa, threads):
-        return [*plain]
-    return [*fewer[:3], *plain]
-
-
-def winograds(
-    spec: ConvSpec,
-    maps: tuple[Layout, Layout, Layout | None],
-    activation: Activation,
-    isa: Isa,
-    threads: int,
-) -> list[Winograd]:
-    """The best kernel of each shape with fewer multiplications, best first; none for other layers."""
-    source, target, residual = maps
-    is_dense = (spec.kernel, spec.stride, spec.dilation, spec.groups) == ((3, 3), (1, 1), (1, 1), 1)
-    if not is_dense or source.lanes != isa.lanes:
-        return []
-    kernels = [
-        Winograd(
-            spec=spec,
-            source=source,
-            target=target,
-            width=width,
-            tile=tile,
-            activation=activation,
-            residual=residual,
-        )
-        for width in (4, 2)
-        if min(spec.size_out) >= width
-        for tile in _winograd_tiles(spec, width, isa, threads)
-    ]
-    kernels.sort(key=lambda kernel: winograd_cycles(kernel, isa, threads), reverse=True)
-    best = {(kernel.width, kernel.tile.pixels, kernel.tile.vectors): kernel for kernel in kernels}
-    return sorted(best.values(), key=lambda kernel: winograd_cycles(kernel, isa, threads))
-
-
-def winograd_cycles(kernel: Winograd, isa: Isa, threads: int) -> float:
-    """Predicted cycles of the busiest thread, times the threads."""
-    spec, tile, squared = kernel.spec, kernel.tile, kernel.points**2
-    tiles = kernel.tiles[0] * kernel.tiles[1]
-    full, rest = divmod(kernel.target.panels, tile.vectors)
-    strips = full * (_strip(tile.pixels, tile.vectors, spec.c_in, isa) + CROWDED * tile.pixels * tile.vectors)
-    strips += _strip(tile.pixels, rest, spec.c_in, isa) if rest else 0.0
-    products = squared * strips * kernel.blocks * -(-tiles // kernel.blocks // tile.pixels)
-    weights = ITEM * squared * spec.c_in * kernel.padded_channels(isa) * kernel.blocks
-    gathers = threads if tile.split == "channels" else 1
-    vectors = tiles * squared * (kernel.source.panels * gathers + kernel.target.panels)
-    units = kernel.strips if tile.split == "channels" else kernel.blocks
-    even = -(-units // threads) * threads / units
-    return max(products, weights / FROM_MEMORY) * even + TRANSFORMED * vectors
-
-
 def cycles(kernel: Convolution, isa: Isa, threads: int) -> float:
     """Predicted cycles of the busiest thread, times the threads."""
     spec, tile = kernel.spec, kernel.tile
@@ -158,12 +91,24 @@ def cycles(kernel: Convolution, isa: Isa, threads: int) -> float:
     full, rest = divmod(kernel.per_group[1], tile.vectors)
     addressing = 0.0 if kernel.is_flat or kernel.is_rowwise else 2.0 * tile.pixels
     is_streamed = not tile.turns and depth * tile.vectors * isa.lanes * ITEM > FIRST_LEVEL
-    total = full * (_strip(tile.pixels, tile.vectors, depth, isa) * (STREAMED if is_streamed else 1.0) + addressing)
+    total = full * (
+        strip_cycles(tile.pixels, tile.vectors, depth, isa) * (STREAMED if is_streamed else 1.0) + addressing
+    )
     if rest:
-        total += _strip(tile.pixels, rest, depth, isa) + addressing
+        total += strip_cycles(tile.pixels, rest, depth, isa) + addressing
     strips = (full + bool(rest)) * spec.groups
     units = strips if tile.split == "channels" else _pixel_tiles(kernel)
     return spec.groups * _pixel_tiles(kernel) * total * (-(-units // threads) * threads / units)
+
+
+def strip_cycles(pixels: int, vectors: int, depth: int, isa: Isa) -> float:
+    """Cycles of one tile: multiply-adds, or the latency of four where too few are independent; its beginning and end.
+
+    A narrower strip at the end of the channels is not in the list of shapes.
+    """
+    sums = pixels * vectors
+    share = SHAPES[isa.registers].get((pixels, vectors), 0.85)
+    return depth * max(sums / 2 / share, 4.0, (pixels + vectors) / 2) + 1.5 * sums + TILE_OVERHEAD
 
 
 def shares(kernel: Kernel, threads: int) -> int:
@@ -262,26 +207,6 @@ def _tiles(spec: ConvSpec, isa: Isa, threads: int) -> Iterator[Tile]:
             yield Tile(pixels=pixels, vectors=vectors, block=block, split=split, turns=turns)
 
 
-def _winograd_tiles(spec: ConvSpec, width: int, isa: Isa, threads: int) -> Iterator[Tile]:
-    """Blocks of even size, as many for each thread, that the scratch memory holds."""
-    panels_in, panels_out = (-(-c // isa.lanes) for c in (spec.c_in, spec.c_out))
-    tiles = -(-spec.size_out[0] // width) * -(-spec.size_out[1] // width)
-    squared = (width + 2) ** 2
-    inputs = spec.c_in * spec.size[0] * spec.size[1]
-    for pixels, vectors in dict.fromkeys((p, min(v, panels_out)) for p, v in SHAPES[isa.registers]):
-        is_by_channels = threads > 1 and spec.weights > inputs and -(-panels_out // vectors) >= 2 * threads
-        together = 1 if is_by_channels else threads
-        a_tile = squared * isa.lanes * ITEM * (panels_in + vectors)
-        for room in SCRATCH_BYTES:
-            held = room // (a_tile * pixels) * pixels
-            if not held:
-                continue
-            blocks = -(-tiles // (held * together)) * together if tiles > held or together > 1 else 1
-            groups = -(-tiles // (blocks * pixels))
-            split = "channels" if is_by_channels else "pixels"
-            yield Tile(pixels=pixels, vectors=vectors, block=groups, split=split)
-
-
 def _chunks(spec: ConvSpec, vectors: int, isa: Isa) -> tuple[int, ...]:
     """The walk in one go, and where its weights are more than the first-level cache holds also in even parts."""
     channels, taps = spec.c_in // spec.groups, spec.kernel[0] * spec.kernel[1]
@@ -294,13 +219,3 @@ def _chunks(spec: ConvSpec, vectors: int, isa: Isa) -> tuple[int, ...]:
 
 def _pixel_tiles(kernel: Convolution) -> int:
     return kernel.target.pixels // kernel.columns * -(-kernel.columns // kernel.tile.pixels)
-
-
-def _strip(pixels: int, vectors: int, depth: int, isa: Isa) -> float:
-    """Cycles of one tile: multiply-adds, or the latency of four where too few are independent; its beginning and end.
-
-    A narrower strip at the end of the channels is not in the list of shapes.
-    """
-    sums = pixels * vectors
-    share = SHAPES[isa.registers].get((pixels, vectors), 0.85)
-    return depth * max(sums / 2 / share, 4.0, (pixels + vectors) / 2) + 1.5 * sums + TILE_OVERHEAD
