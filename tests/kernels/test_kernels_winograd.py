@@ -131,6 +131,22 @@ def test_small_whole_numbers_come_out_almost_exactly(width: int, isa: Isa) -> No
     np.testing.assert_allclose(got, moved, atol=1e-4)
 
 
+@pytest.mark.parametrize("width", [2, 4])
+def test_a_missing_number_stays_missing_and_within_its_tiles(width: int, isa: Isa) -> None:
+    spec = ConvSpec(8, 8, 3, (16, 16), padding=1)
+    x = np.ones((8, 16, 16))
+    x[3, 5, 6] = np.nan
+    kernel = kernel_for(spec, isa, width)
+    constants = {
+        1: kernel.pack(np.ones(spec.weight_shape, np.float32), isa),
+        2: kernel.pack_bias(np.zeros(8, np.float32), isa),
+    }
+    is_missing = np.isnan(run(kernel, isa, {0: (kernel.source, x, 0.0)}, constants))
+    assert is_missing[:, 4:7, 5:8].all()
+    assert not is_missing[:, :, 8 + width :].any()
+    assert not is_missing[:, 8 + width :].any()
+
+
 REFUSED = {
     "a stride": ConvSpec(8, 8, 3, (9, 9), stride=2),
     "a dilation": ConvSpec(8, 8, 3, (9, 9), dilation=2),

@@ -99,7 +99,7 @@ def _tiles(spec: ConvSpec, width: int, isa: Isa, threads: int) -> Iterator[Tile]
             held = room // (a_tile * pixels) * pixels
             if not held:
                 continue
-            blocks = -(-tiles // (held * together)) * together if tiles > held or together > 1 else 1
+            blocks = -(-tiles // (held * together)) * together
             groups = -(-tiles // (blocks * pixels))
             split = "channels" if is_by_channels else "pixels"
             yield Tile(pixels=pixels, vectors=vectors, block=groups, split=split)
