@@ -9,7 +9,7 @@ from small_networks import build, mobile
 from torch import Tensor, nn
 
 from separable.engine import compile
-from separable.engine.lower import Call
+from separable.engine.lowered import Call
 from separable.engine.network import Network
 from separable.engine.record import record
 from separable.errors import ModelError

@@ -9,7 +9,7 @@ from small_networks import build
 from torch import Tensor, nn
 
 from separable.engine import compile
-from separable.engine.lower import Call
+from separable.engine.lowered import Call
 
 CALLS: dict[str, Callable[[Tensor], Tensor]] = {
     "nearest, twice": lambda x: F.interpolate(x, scale_factor=2),

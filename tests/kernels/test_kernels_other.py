@@ -8,9 +8,11 @@ from separable.errors import SpecError
 from separable.kernels import reference
 from separable.kernels.elementwise import Elementwise, spread
 from separable.kernels.epilogue import Activation
+from separable.kernels.gathering import Gather
 from separable.kernels.isa import Isa, host, levels
 from separable.kernels.layout import NO_BORDER, Border, Layout, channels_last, panels, planar
 from separable.kernels.moving import Move
+from separable.kernels.normalising import Normalise
 from separable.kernels.pooling import GlobalAverage, Pool
 from separable.spec import ConvSpec
 
@@ -109,3 +111,28 @@ def test_a_map_moves_between_any_two_layouts(source: str, target: str, channels:
 def test_maps_of_two_sizes_do_not_move_into_each_other(isa: Isa) -> None:
     with pytest.raises(SpecError, match="maps of one size"):
         run(Move(source=planar(3, (4, 4)), target=planar(3, (4, 5))), isa, {}, {})
+
+
+@pytest.mark.parametrize("channels", [(24, 24), (21, 21), (40, 13), (3, 19)], ids=str)
+@pytest.mark.parametrize("border", [NO_BORDER, BORDER], ids=["bare", "bordered"])
+def test_channels_are_gathered_in_any_order(channels: tuple[int, int], border: Border, isa: Isa) -> None:
+    c_in, c_out = channels
+    source, target = panels(c_in, (5, 7), isa.lanes, border), panels(c_out, (5, 7), isa.lanes, BORDER)
+    x, order = numbers(c_in, 5, 7), np.random.default_rng(c_in).integers(0, c_in, c_out)
+    kernel = Gather(source=source, target=target)
+    got = run(kernel, isa, {0: (source, x, NOWHERE)}, {5: kernel.offsets(order)}, threads=3)
+    np.testing.assert_array_equal(got, x[order])
+
+
+@pytest.mark.parametrize("channels", [8, 13, 64, 3])
+@pytest.mark.parametrize("size", [(1, 1), (3, 5), (2, 8)], ids=str)
+def test_each_pixel_is_normalised_over_its_channels(channels: int, size: tuple[int, int], isa: Isa) -> None:
+    source, target = panels(channels, size, isa.lanes, BORDER), panels(channels, size, isa.lanes)
+    x, scale, shift = numbers(channels, *size) + 50, numbers(channels, 1), numbers(1, channels)[0]
+    kernel = Normalise(source=source, target=target, eps=1e-3)
+    padded = [np.zeros(target.panels * isa.lanes, np.float32) for _ in range(2)]
+    for array, values in zip(padded, (scale[:, 0], shift), strict=True):
+        array[:channels] = values
+    expected = (x - x.mean(0)) / np.sqrt(x.var(0) + 1e-3) * scale[:, :, None] + shift[:, None, None]
+    got = run(kernel, isa, {0: (source, x, NOWHERE)}, dict(enumerate(padded, start=1)), threads=2)
+    np.testing.assert_allclose(got, expected, rtol=2e-5, atol=2e-5)

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from separable.engine.lower import Call, Lowered, arguments_of, lower
+from separable.engine.lower import lower
+from separable.engine.lowered import Call, Lowered
 from separable.engine.native import NativeNetwork
 from separable.engine.network import Network
 from separable.engine.reading import slice_name, volume_of
@@ -33,12 +34,11 @@ class Forward:
         with torch.no_grad():
             for i, step in enumerate(lowered.steps):
                 if isinstance(step, Call):
-                    args, kwargs = arguments_of((step.args, step.kwargs), environment)
-                    environment[step.name] = step.target(*args, **kwargs)
+                    environment[step.name] = step.run(environment)
                 else:
                     native = self.natives[i]
                     environment.update(native([_dense(environment[n], n in native.last) for n in native.inputs]))
-        return arguments_of(lowered.outputs, environment)
+        return lowered.result(environment)
 
     def __str__(self) -> str:
         """What runs natively, what is left to PyTorch and why."""

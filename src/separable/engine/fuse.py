@@ -7,7 +7,19 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from separable.engine.network import Activate, Affine, Combine, Convolve, Edit, Network, Node, Pad, Pooling
+from separable.engine.network import (
+    Activate,
+    Affine,
+    Combine,
+    Convolve,
+    Edit,
+    Network,
+    Node,
+    Pad,
+    Part,
+    Pooling,
+    Reorder,
+)
 from separable.kernels.epilogue import NONE
 from separable.spec import ConvSpec
 
@@ -109,4 +121,25 @@ def finish_with_activations(network: Network) -> Network:
     return edit.finish()
 
 
-PASSES = (fold_pads, fold_affines, add_residuals, finish_with_activations)
+def take_parts_in_order(network: Network) -> Network:
+    """Parts of channels in another order are taken from where these were, when nobody needs them all."""
+    readers = network.readers()
+    shuffles = {
+        node.name: node
+        for node in network.nodes
+        if isinstance(node.operator, Reorder)
+        and node.name not in network.outputs.values()
+        and all(isinstance(reader.operator, Part) for reader in readers[node.name])
+    }
+    nodes = []
+    for node in network.nodes:
+        shuffle = shuffles.get(node.inputs[0])
+        if shuffle is not None and isinstance(shuffle.operator, Reorder) and isinstance(node.operator, Part):
+            first = node.operator.first
+            order = shuffle.operator.order[first : first + node.shape[0]]
+            node = replace(node, inputs=shuffle.inputs, operator=Reorder(order=order))
+        nodes.append(node)
+    return replace(network, nodes=tuple(node for node in nodes if node.name not in shuffles))
+
+
+PASSES = (take_parts_in_order, fold_pads, fold_affines, add_residuals, finish_with_activations)

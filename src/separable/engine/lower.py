@@ -6,21 +6,25 @@ A call that has no operator here stays a call of PyTorch, with the reason; its n
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from math import prod
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, fx
 from torch.utils import _pytree as pytree
 
+from separable.engine.axes import Arranged, of_map, order_of_channels, permuted, viewed
 from separable.engine.fuse import fuse
-from separable.engine.network import Convolve, Network, Node
-from separable.engine.operators import FIRST_OF_SEVERAL, read
+from separable.engine.lowered import Call, ItemOf, Lowered, Name, OnCopy, Restored, names
+from separable.engine.network import Convolve, Network, Node, Reorder
+from separable.engine.operators import ACTIVATIONS, FIRST_OF_SEVERAL, read
 from separable.engine.reading import (
     Foreign,
     Map,
+    Reading,
     Request,
     UnsupportedError,
     Volume,
@@ -35,54 +39,8 @@ FREE = frozenset({"alias", "clone", "detach", "lift_fresh_copy", "_to_copy"})
 RESHAPES = frozenset({"view", "reshape", "_unsafe_view", "squeeze", "unsqueeze"})
 
 
-@dataclass(frozen=True, kw_only=True)
-class Name:
-    """A value computed earlier, as a tensor of this shape."""
-
-    name: str
-    shape: tuple[int, ...] | None
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Call:
-    """One call of PyTorch, and why it is one; a ``Name`` in the arguments stands for a value."""
-
-    name: str
-    target: Any
-    args: tuple[Any, ...]
-    kwargs: Mapping[str, Any]
-    reason: str
-
-    @property
-    def needs(self) -> set[str]:
-        """The values that it reads."""
-        return names(self.args) | names(self.kwargs)
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Lowered:
-    """What a forward does: ``steps`` in order over an environment that begins with the inputs and the constants.
-
-    ``inputs`` has None for one that is no tensor, and part of the program. ``views`` are inputs in another shape: which
-    input, and the shape. ``shapes`` are those of PyTorch, batch first, for every value that enters or leaves a network.
-    """
-
-    inputs: tuple[str | None, ...]
-    constants: Mapping[str, Any]
-    steps: tuple[Network | Call, ...]
-    outputs: Any
-    shapes: Mapping[str, tuple[int, ...]]
-    views: Mapping[str, tuple[str, tuple[int, ...]]]
-
-    @property
-    def calls(self) -> tuple[Call, ...]:
-        """What fell back to PyTorch."""
-        return tuple(step for step in self.steps if isinstance(step, Call))
-
-
-def names(tree: Any) -> set[str]:
-    """The values that a tree of arguments refers to."""
-    return {leaf.name for leaf in pytree.tree_leaves(tree) if isinstance(leaf, Name)}
+VIEWS = RESHAPES | {"transpose", "permute", "t"}
+ON_EACH = frozenset({"add", "sub", "mul", "div", "native_layer_norm", "addmm", "mm"})  # pixel, with channels last
 
 
 def lower(recording: Recording, lanes: int) -> Lowered:
@@ -99,7 +57,7 @@ class _Lowering:
     stages: list[list[tuple[list[Node], Call]]] = field(default_factory=list)  # of calls at 0, 2, … natives at 1, 3, …
     stage_of: dict[str, int] = field(default_factory=dict)
     floor: int = 0  # what follows a call with an effect does not come before it
-    maps: dict[str, Map | Volume | Foreign] = field(default_factory=dict)
+    maps: dict[str, Map | Volume | Arranged | Foreign] = field(default_factory=dict)
     shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
     views: dict[str, tuple[str, tuple[int, ...]]] = field(default_factory=dict)
     batch: int | None = None
@@ -175,20 +133,20 @@ class _Lowering:
         if _operation(node) in ("view", "_unsafe_view"):
             target = torch.ops.aten.reshape.default  # PyTorch's own layout may have been another one
         elif node.meta.get("has_effect") and not node.meta["is_shared"] and _operation(node).endswith("_"):
-            target = _OnCopy(target)  # whoever reads the old value may come later
+            target = OnCopy(target)  # whoever reads the old value may come later
+        args, kwargs = node.args, node.kwargs
+        taken: Any = args[0] if target is operator.getitem else None
+        if taken is not None and taken.name not in self.stage_of:  # it is called where one of its results is taken
+            target, args, kwargs = ItemOf(taken.target, args[1]), taken.args, taken.kwargs
+        seen = self.maps[node.name]
+        if isinstance(seen, Arranged):
+            target = Restored(target, seen)
         return Call(
-            name=node.name,
-            target=target,
-            args=self._arguments(node.args),
-            kwargs=self._arguments(node.kwargs),
-            reason="",
+            name=node.name, target=target, args=self._arguments(args), kwargs=self._arguments(kwargs), reason=""
         )
 
     def _native(self, node: fx.Node) -> list[Node]:
-        result = self.maps[node.name]
-        if isinstance(result, Foreign):
-            raise UnsupportedError(result.reason.replace("reads", "gives"))
-        call = node
+        call, result = node, self.maps[node.name]
         if node.target is operator.getitem:
             call = node.args[0]  # type: ignore[assignment]
             name, arguments = ("slice", self._chunk(node)) if _is_split(call) else (_operation(call), None)
@@ -200,19 +158,30 @@ class _Lowering:
             arguments |= {a.name: self._operand(v) for a, v in zip(schema, call.args, strict=False)}
             arguments |= {key: self._operand(value) for key, value in call.kwargs.items()}
         name = name.rstrip("_")
+        seen = next((v for v in pytree.tree_leaves(arguments) if isinstance(v, Arranged)), None)
+        if seen is not None:
+            return self._on_each_pixel(name, arguments, node, seen)
+        if isinstance(result, Foreign):
+            raise UnsupportedError(result.reason.replace("reads", "gives"))
         request = Request(arguments=arguments, shape=self.shapes[node.name], lanes=self.lanes)
         if any(isinstance(value, Volume) for value in pytree.tree_leaves(arguments)):
             return read_volume(name, request, node.name)
-        reading = read(name, request)
-        return [
-            Node(
-                name=node.name,
-                inputs=reading.inputs,
-                operator=reading.operator,
-                shape=reading.shape,
-                activation=reading.activation,
-            )
-        ]
+        return [_node(node.name, read(name, request))]
+
+    def _on_each_pixel(self, name: str, arguments: Mapping[str, Any], node: fx.Node, seen: Arranged) -> list[Node]:
+        """An operator on maps whose channels come last; its result is seen in the same way."""
+        others = [v for v in pytree.tree_leaves(arguments) if isinstance(v, Arranged | Map | Volume | Foreign)]
+        is_alike = all(isinstance(v, Arranged) and v.groups == seen.groups for v in others)
+        is_known = name in ON_EACH or name in ACTIVATIONS
+        if not (seen.is_channels_last and is_alike and is_known) or node.meta["is_shared"]:
+            raise UnsupportedError("a map with other axes has no native operator here")
+        n, (_, h, w) = self.batch or 1, seen.map.shape
+        given = {key: _channels_first(value, name) for key, value in arguments.items()}
+        shape = (n, node.meta["val"].shape[-1], h, w)
+        reading = read(name, Request(arguments=given, shape=shape, lanes=self.lanes, is_channels_last=True))
+        self.shapes[node.name] = shape
+        self.maps[node.name] = seen.with_channels(Map(name=node.name, shape=reading.shape, rank=4))
+        return [_node(node.name, reading)]
 
     def _chunk(self, node: fx.Node) -> dict[str, Any]:
         """The part that ``getitem`` takes of a split along the channels, as the arguments of a slice."""
@@ -240,15 +209,45 @@ class _Lowering:
         if isinstance(source, Volume) and len(source.slices) == 1:
             source = source.slices[0]
         if not isinstance(source, Map) or not isinstance(result, Map):
-            return False
+            return self._sees_axes(node, name, source)
         is_same = name in RESHAPES | FREE and result.shape == source.shape
         if is_same:
             self.maps[node.name] = replace(source, rank=result.rank)
         elif name in RESHAPES and result.shape == (prod(source.shape), 1, 1) and _only_linear(node):
             self.maps[node.name] = replace(source, is_flattened=True)
         else:
-            return False
+            return self._sees_axes(node, name, source)
         self.stage_of[node.name] = self.stage_of.get(volume_of(source.name), 0)
+        return True
+
+    def _sees_axes(self, node: fx.Node, name: str, source: Any) -> bool:
+        """Whether a map is seen with other axes; where only its channels stand in another order, they are reordered."""
+        value = node.meta["val"]
+        if isinstance(source, Map) and not source.is_flattened:
+            source = of_map(source, self.batch or 1)
+        if not isinstance(source, Arranged) or name not in VIEWS | FREE or node.meta["is_shared"]:
+            return False
+        if value.dtype != torch.float32:
+            return False
+        seen: Arranged | None
+        if name in ("transpose", "permute", "t"):
+            seen = permuted(source, _dims(node, value.ndim))
+        else:
+            seen = viewed(source, value.shape)
+        if seen is None:
+            return False
+        order = order_of_channels(seen, self.batch or 1)
+        x = source.map
+        if order is None:
+            self.maps[node.name] = seen
+        elif (order == np.arange(len(order))).all():
+            self.maps[node.name] = replace(x, rank=value.ndim)
+        else:
+            self.maps[node.name] = Map(name=node.name, shape=x.shape, rank=value.ndim)
+            reorder = Node(name=node.name, inputs=(x.name,), operator=Reorder(order=order), shape=x.shape)
+            self._append([reorder], self._as_call(node), {x.name})
+            return True
+        self.stage_of[node.name] = self.stage_of.get(volume_of(x.name), 0)
         return True
 
     def _is_given(self, node: fx.Node) -> bool:
@@ -269,10 +268,12 @@ class _Lowering:
                 return leaf
             seen = self.maps.get(leaf.name)
             if isinstance(seen, Volume):
-                return Name(name=volume_of(seen.slices[0].name), shape=None)
+                return Name(name=volume_of(seen.slices[0].name))
+            if isinstance(seen, Arranged):
+                return Name(name=seen.map.name, seen=seen)
             if isinstance(seen, Map) and seen.name != leaf.name:
                 return Name(name=seen.name, shape=self.shapes[leaf.name])
-            return Name(name=leaf.name, shape=None)
+            return Name(name=leaf.name)
 
         return pytree.tree_map(refer, tree, is_leaf=lambda leaf: isinstance(leaf, fx.Node))
 
@@ -293,16 +294,6 @@ class _Lowering:
         return tuple(reversed(steps))
 
 
-@dataclass(frozen=True)
-class _OnCopy:
-    """A call that writes to its first argument, done on a copy of it."""
-
-    target: Any
-
-    def __call__(self, x: Tensor, *args: Any, **kwargs: Any) -> Any:
-        return self.target(x.clone(), *args, **kwargs)
-
-
 def _network(nodes: list[Node], needed: set[str], shapes: Mapping[str, tuple[int, ...]]) -> Network:
     """The nodes that somebody needs, and what they read from outside."""
     parts = {name for name in shapes if volume_of(name) in needed}
@@ -316,6 +307,38 @@ def _network(nodes: list[Node], needed: set[str], shapes: Mapping[str, tuple[int
     made = {node.name for node in kept}
     inputs = {name: map_shape(shapes[name]) for node in reversed(kept) for name in node.inputs if name not in made}
     return Network(inputs=inputs, nodes=tuple(reversed(kept)), outputs={name: name for name in outputs})
+
+
+def _node(name: str, reading: Reading) -> Node:
+    return Node(
+        name=name,
+        inputs=reading.inputs,
+        operator=reading.operator,
+        shape=reading.shape,
+        activation=reading.activation,
+    )
+
+
+def _channels_first(value: Any, name: str) -> Any:
+    """An operand as it would be with the channels in front: maps as they are, constants along the channels."""
+    if isinstance(value, Arranged):
+        return replace(value.map, rank=4)
+    if isinstance(value, Tensor) and name in ("add", "sub", "mul", "div") and value.ndim:
+        if prod(value.shape) != value.shape[-1]:
+            raise UnsupportedError(f"a constant of {tuple(value.shape)} has no native operator")
+        return value.reshape(-1, 1, 1)
+    return value
+
+
+def _dims(node: fx.Node, rank: int) -> list[int]:
+    """The order in which a permutation takes the axes of its input."""
+    if _operation(node) == "permute":
+        given: Any = node.args[1]
+        return [d % rank for d in given]
+    pair: Any = (0, 1) if _operation(node) == "t" else node.args[1:3]
+    order = list(range(rank))
+    order[pair[0]], order[pair[1]] = order[pair[1]], order[pair[0]]
+    return order
 
 
 def _operation(node: fx.Node) -> str:
@@ -342,18 +365,3 @@ def _only_linear(node: fx.Node) -> bool:
         _operation(user) in ("addmm", "mm") or (_operation(user).rstrip("_") in FREE and _only_linear(user))
         for user in node.users
     )
-
-
-def arguments_of(tree: Any, environment: Mapping[str, Any]) -> Any:
-    """A tree with every ``Name`` replaced by its value."""
-
-    def value(leaf: Any) -> Any:
-        if not isinstance(leaf, Name):
-            return leaf
-        found = environment[leaf.name]
-        return found if leaf.shape is None else found.reshape(leaf.shape)
-
-    return value(tree) if isinstance(tree, Name) else pytree.tree_map(value, tree)
-
-
-__all__: Sequence[str] = ("Call", "Lowered", "Name", "arguments_of", "lower", "names")

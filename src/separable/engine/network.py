@@ -110,7 +110,23 @@ class Take:
     columns: Axis
 
 
-Operator = Convolve | Affine | Pooling | Mean | Combine | Activate | Join | Part | Pad | Take
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Reorder:
+    """Channel i is the input's channel ``order[i]``."""
+
+    order: NDArray[np.int64]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Normalise:
+    """Each pixel's channels less their mean, over their deviation; then ·scale + shift for each channel."""
+
+    scale: Floats
+    shift: Floats
+    eps: float
+
+
+Operator = Convolve | Affine | Pooling | Mean | Combine | Activate | Join | Part | Pad | Take | Reorder | Normalise
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

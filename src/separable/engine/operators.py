@@ -21,9 +21,11 @@ from separable.engine.network import (
     Floats,
     Join,
     Mean,
+    Normalise,
     Pad,
     Part,
     Pooling,
+    Reorder,
 )
 from separable.engine.reading import Map, Reading, Request, UnsupportedError, map_shape
 from separable.engine.sampling import SAMPLERS, average, pieces
@@ -36,6 +38,7 @@ FIRST_OF_SEVERAL = frozenset(
         "native_batch_norm",
         "_native_batch_norm_legit_no_training",
         "cudnn_batch_norm",
+        "native_layer_norm",
         "max_pool2d_with_indices",
         "max_pool3d_with_indices",
     }
@@ -82,19 +85,21 @@ def _convolution(request: Request) -> Reading:
 
 
 def _linear(request: Request) -> Reading:
-    """``addmm`` (bias, x, weight turned over) and ``mm`` (x, weight turned over)."""
+    """``addmm`` (bias, x, weight turned over) and ``mm`` without the bias; with channels last, at every pixel."""
     a = request.arguments
     x, turned = a.get("mat1", a["self"]), a["mat2"]
     bias = request.array("self") if "mat1" in a else None
-    if not isinstance(x, Map) or not isinstance(turned, Tensor) or not (x.is_flattened or x.shape[1:] == (1, 1)):
+    is_able = isinstance(x, Map) and (x.is_flattened or x.shape[1:] == (1, 1) or request.is_channels_last)
+    if not isinstance(x, Map) or not isinstance(turned, Tensor) or not is_able:
         raise UnsupportedError("a matrix product of anything but channels and weights has no native operator")
     if (a.get("alpha", 1), a.get("beta", 1)) != (1, 1) or (bias is not None and bias.shape != turned.shape[1:]):
         raise UnsupportedError("a matrix product with factors has no native operator")
     c, h, w = x.shape
-    spec = ConvSpec(c, turned.shape[1], kernel=(h, w), size=(h, w))
-    weight = np.ascontiguousarray(turned.detach().t().cpu().float().numpy()).reshape(-1, c, h, w)
+    kernel = (1, 1) if request.is_channels_last else (h, w)
+    spec = ConvSpec(c, turned.shape[1], kernel=kernel, size=(h, w))
+    weight = np.ascontiguousarray(turned.detach().t().cpu().float().numpy()).reshape(-1, c, *kernel)
     operator = Convolve(spec=spec, weight=weight, bias=np.zeros(spec.c_out, np.float32) if bias is None else bias)
-    return Reading(inputs=(x.name,), operator=operator, shape=(spec.c_out, 1, 1))
+    return Reading(inputs=(x.name,), operator=operator, shape=(spec.c_out, *spec.size_out))  # type: ignore[arg-type]
 
 
 def _batch_norm(request: Request) -> Reading:
@@ -109,6 +114,20 @@ def _batch_norm(request: Request) -> Reading:
     shift = (0 if bias is None else bias) - mean * scale
     affine = Affine(scale=scale.astype(np.float32), shift=np.asarray(shift, np.float32))
     return Reading(inputs=(x.name,), operator=affine, shape=x.shape)
+
+
+def _layer_norm(request: Request) -> Reading:
+    """Of a map whose channels came last; of the channels of one pixel."""
+    x, a = request.map("input"), request.arguments
+    if list(a["normalized_shape"]) != [x.shape[0]] or not (request.is_channels_last or x.rank == 2):
+        raise UnsupportedError("layer norm over anything but the channels has no native operator")
+    weight, bias = request.array("weight"), request.array("bias")
+    norm = Normalise(
+        scale=np.ones(x.shape[0], np.float32) if weight is None else weight,
+        shift=np.zeros(x.shape[0], np.float32) if bias is None else bias,
+        eps=a["eps"],
+    )
+    return Reading(inputs=(x.name,), operator=norm, shape=x.shape)
 
 
 def _activation(choose: Callable[[Request], Activation]) -> Callable[[Request], Reading]:
@@ -276,6 +295,12 @@ def _position(index: int, size: int) -> int:
     return min(max(index + size if index < 0 else index, 0), size)
 
 
+def _channel_shuffle(request: Request) -> Reading:
+    x, groups = request.map("self" if "self" in request.arguments else "input"), request.arguments["groups"]
+    order = np.arange(x.shape[0]).reshape(groups, -1).T.ravel()
+    return Reading(inputs=(x.name,), operator=Reorder(order=order), shape=x.shape)
+
+
 def _pad(request: Request) -> Reading:
     a, x = request.arguments, request.map("self")
     if max(a["pad"]) <= 0:
@@ -304,12 +329,7 @@ def _plain(kind: str) -> Callable[[Request], Reading]:
     return _activation(lambda _: Activation(kind=kind))
 
 
-READERS: dict[str, Callable[[Request], Reading]] = {
-    "convolution": _convolution,
-    "addmm": _linear,
-    "mm": _linear,
-    "native_batch_norm": _batch_norm,
-    "_native_batch_norm_legit_no_training": _batch_norm,
+ACTIVATIONS: dict[str, Callable[[Request], Reading]] = {
     "relu": _plain("relu"),
     "hardtanh": _activation(_clamp),
     "clamp": _activation(_clamp),
@@ -321,6 +341,16 @@ READERS: dict[str, Callable[[Request], Reading]] = {
     "tanh": _plain("tanh"),
     "gelu": _activation(_gelu),
     "leaky_relu": _activation(lambda r: Activation(kind="leaky", low=float(r.arguments["negative_slope"]))),
+}
+
+READERS: dict[str, Callable[[Request], Reading]] = {
+    "convolution": _convolution,
+    "addmm": _linear,
+    "mm": _linear,
+    "native_batch_norm": _batch_norm,
+    "_native_batch_norm_legit_no_training": _batch_norm,
+    "native_layer_norm": _layer_norm,
+    **ACTIVATIONS,
     "max_pool2d_with_indices": _pool("max"),
     "avg_pool2d": _pool("average"),
     "_adaptive_avg_pool2d": _adaptive,
@@ -333,5 +363,7 @@ READERS: dict[str, Callable[[Request], Reading]] = {
     "cat": _cat,
     "slice": _slice,
     "constant_pad_nd": _pad,
+    "channel_shuffle": _channel_shuffle,
+    "native_channel_shuffle": _channel_shuffle,
     **SAMPLERS,
 }

@@ -22,18 +22,21 @@ from separable.engine.network import (
     Mean,
     Network,
     Node,
+    Normalise,
     Pad,
     Part,
     Pooling,
+    Reorder,
     Shape,
     Take,
 )
 from separable.errors import ModelError
-from separable.kernels import convolution
+from separable.kernels import convolution, normalising
 from separable.kernels.catalogue import Kernel
 from separable.kernels.chain import OF_A_LINK, Chain, Weighted, packed_floats
 from separable.kernels.convolution import Convolution, Floats
 from separable.kernels.elementwise import Elementwise, spread
+from separable.kernels.gathering import Gather
 from separable.kernels.isa import Isa
 from separable.kernels.layout import ITEM, NO_BORDER, Border, Layout, channels_last, panels, planar
 from separable.kernels.moving import Move
@@ -223,8 +226,19 @@ class _Scheduler:
                 self._add(node.name, Move(source=source, target=inner), {0: there, 3: start})
             case Take() as take:
                 self._take(node, take, both)
+            case Reorder() as reorder:
+                gather = Gather(source=source, target=target)
+                self._add(node.name, gather, both, {convolution.SOURCE_TABLE: gather.offsets(reorder.order)})
+            case Normalise() as norm:
+                self._normalise(node, norm, both)
             case _:
                 raise ModelError(node.name, given=str(node), expected="an operator with a kernel")
+
+    def _normalise(self, node: Node, norm: Normalise, places: dict[int, Place]) -> None:
+        source, target = self.layouts[node.inputs[0]], self.layouts[node.name]
+        rest = target.panels * self.isa.lanes - target.channels
+        tables = {convolution.WEIGHTS: np.pad(norm.scale, (0, rest)), convolution.BIAS: np.pad(norm.shift, (0, rest))}
+        self._add(node.name, normalising.Normalise(source=source, target=target, eps=norm.eps), places, tables)
 
     def _take(self, node: Node, take: Take, places: dict[int, Place]) -> None:
         rows, columns = take.rows, take.columns

@@ -9,7 +9,9 @@ from separable.kernels import (
     convolution,
     depthwise,
     elementwise,
+    gathering,
     moving,
+    normalising,
     pooling,
     resampling,
     shifting,
@@ -19,15 +21,30 @@ from separable.kernels.chain import Chain
 from separable.kernels.convolution import Convolution
 from separable.kernels.depthwise import Depthwise
 from separable.kernels.elementwise import Elementwise
+from separable.kernels.gathering import Gather
 from separable.kernels.ir import Module
 from separable.kernels.isa import Isa
 from separable.kernels.moving import Move
+from separable.kernels.normalising import Normalise
 from separable.kernels.pooling import GlobalAverage, Pool
 from separable.kernels.resampling import Resample
 from separable.kernels.shifting import Shift
 from separable.kernels.winograd import Winograd
 
-Kernel = Chain | Convolution | Depthwise | Pool | GlobalAverage | Elementwise | Move | Resample | Shift | Winograd
+Kernel = (
+    Chain
+    | Convolution
+    | Depthwise
+    | Pool
+    | GlobalAverage
+    | Elementwise
+    | Gather
+    | Move
+    | Normalise
+    | Resample
+    | Shift
+    | Winograd
+)
 
 
 def name_of(kernel: Kernel) -> str:
@@ -49,8 +66,12 @@ def source_of(kernel: Kernel, isa: Isa) -> str:
             pooling.write(module, name, kernel, isa)
         case Elementwise():
             elementwise.write(module, name, kernel, isa)
+        case Gather():
+            gathering.write(module, name, kernel, isa)
         case Move():
             moving.write(module, name, kernel, isa)
+        case Normalise():
+            normalising.write(module, name, kernel, isa)
         case Resample():
             resampling.write(module, name, kernel, isa)
         case Shift():
