@@ -160,6 +160,9 @@ def build(make: Callable[[], nn.Module]) -> nn.Module:
     torch.manual_seed(0)
     model = make().eval()
     for module in model.modules():
+        if isinstance(module, nn.GroupNorm | nn.InstanceNorm2d) and module.affine:
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.normal_(module.bias, std=0.2)
         if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d):
             nn.init.uniform_(module.weight, 0.5, 1.5)
             nn.init.normal_(module.bias, std=0.2)

@@ -125,6 +125,9 @@ NATIVE = {
     "layer norm over channels": lambda: Apply(normalised),
     "a block with the channels last": lambda: Apply(convnext),
     "pixels as tokens": lambda: Apply(tokens),
+    "group norm": lambda: nn.Sequential(nn.GroupNorm(5, 20), nn.ReLU()),
+    "instance norm": lambda: nn.Sequential(nn.InstanceNorm2d(20), nn.LeakyReLU(0.1)),
+    "instance norm with weights": lambda: nn.InstanceNorm2d(20, affine=True),
 }
 
 

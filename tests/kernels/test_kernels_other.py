@@ -9,6 +9,7 @@ from separable.kernels import reference
 from separable.kernels.elementwise import Elementwise, spread
 from separable.kernels.epilogue import Activation
 from separable.kernels.gathering import Gather
+from separable.kernels.group_norm import GroupNorm
 from separable.kernels.isa import Isa, host, levels
 from separable.kernels.layout import NO_BORDER, Border, Layout, channels_last, panels, planar
 from separable.kernels.moving import Move
@@ -136,3 +137,20 @@ def test_each_pixel_is_normalised_over_its_channels(channels: int, size: tuple[i
     expected = (x - x.mean(0)) / np.sqrt(x.var(0) + 1e-3) * scale[:, :, None] + shift[:, None, None]
     got = run(kernel, isa, {0: (source, x, NOWHERE)}, dict(enumerate(padded, start=1)), threads=2)
     np.testing.assert_allclose(got, expected, rtol=2e-5, atol=2e-5)
+
+
+@pytest.mark.parametrize("groups", [(12, 3), (20, 5), (24, 24), (13, 13), (18, 1), (44, 4), (40, 2)], ids=str)
+@pytest.mark.parametrize("border", [NO_BORDER, BORDER], ids=["bare", "bordered"])
+def test_groups_of_channels_are_normalised(groups: tuple[int, int], border: Border, isa: Isa) -> None:
+    channels, count = groups
+    source, target = panels(channels, (5, 3), isa.lanes, border), panels(channels, (5, 3), isa.lanes, BORDER)
+    x, scale, shift = numbers(channels, 5, 3) + 50, numbers(channels), numbers(channels, 1)[:, 0]
+    padded = [np.zeros(target.panels * isa.lanes, np.float32) for _ in range(2)]
+    for array, values in zip(padded, (scale, shift), strict=True):
+        array[:channels] = values
+    grouped = x.reshape(count, -1)
+    mean, deviation = grouped.mean(1, keepdims=True), np.sqrt(grouped.var(1, keepdims=True) + 1e-3)
+    expected = ((grouped - mean) / deviation).reshape(x.shape) * scale[:, None, None] + shift[:, None, None]
+    kernel = GroupNorm(source=source, target=target, groups=count, eps=1e-3, activation=Activation(kind="relu"))
+    got = run(kernel, isa, {0: (source, x, NOWHERE)}, dict(enumerate(padded, start=1)), threads=3)
+    np.testing.assert_allclose(got, np.maximum(expected, 0), rtol=2e-5, atol=2e-5)

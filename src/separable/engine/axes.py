@@ -47,6 +47,12 @@ class Arranged:
             a for i, g in enumerate(plain) for a in g if i != 1
         )
 
+    @property
+    def has_images_in_channels(self) -> bool:
+        """Whether all images' channels are seen as those of one image, as an instance norm sees them."""
+        plain = of_map(self.map, prod(a.size for g in self.groups for a in g if a.kind == "n")).groups
+        return self.groups == ((), plain[0] + plain[1], *plain[2:])
+
     def with_channels(self, map: Map) -> Arranged:
         """Another map, of the same pixels, in the same way, where the channels are last."""
         return Arranged(map=map, groups=(*self.groups[:-1], of_map(map, 1).groups[1]))

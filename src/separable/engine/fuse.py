@@ -15,6 +15,7 @@ from separable.engine.network import (
     Edit,
     Network,
     Node,
+    NormaliseGroups,
     Pad,
     Part,
     Pooling,
@@ -22,6 +23,8 @@ from separable.engine.network import (
 )
 from separable.kernels.epilogue import NONE
 from separable.spec import ConvSpec
+
+FINISHING = Convolve | Combine | Pooling | Activate | NormaliseGroups  # with an activation
 
 
 def fuse(network: Network) -> Network:
@@ -115,7 +118,7 @@ def finish_with_activations(network: Network) -> Network:
         if not isinstance(node.operator, Activate):
             continue
         before = edit.sole(node.inputs[0])
-        is_able = before is not None and isinstance(before.operator, Convolve | Combine | Pooling | Activate)
+        is_able = before is not None and isinstance(before.operator, FINISHING)
         if before is not None and is_able and before.activation == NONE:
             edit.merge(node, before, activation=node.activation)
     return edit.finish()

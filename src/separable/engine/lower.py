@@ -159,6 +159,8 @@ class _Lowering:
             arguments |= {key: self._operand(value) for key, value in call.kwargs.items()}
         name = name.rstrip("_")
         seen = next((v for v in pytree.tree_leaves(arguments) if isinstance(v, Arranged)), None)
+        if seen is not None and seen.has_images_in_channels and name == "native_batch_norm":
+            return self._on_each_image(name, arguments, node, seen)
         if seen is not None:
             return self._on_each_pixel(name, arguments, node, seen)
         if isinstance(result, Foreign):
@@ -181,6 +183,14 @@ class _Lowering:
         reading = read(name, Request(arguments=given, shape=shape, lanes=self.lanes, is_channels_last=True))
         self.shapes[node.name] = shape
         self.maps[node.name] = seen.with_channels(Map(name=node.name, shape=reading.shape, rank=4))
+        return [_node(node.name, reading)]
+
+    def _on_each_image(self, name: str, arguments: Mapping[str, Any], node: fx.Node, seen: Arranged) -> list[Node]:
+        """A norm that sees all images' channels as one image's; its constants are alike for every image."""
+        given = {key: _of_one_image(value, seen.map) for key, value in arguments.items()}
+        reading = read(name, Request(arguments=given, shape=(1, *seen.map.shape), lanes=self.lanes))
+        self.shapes[node.name] = (self.batch or 1, *seen.map.shape)
+        self.maps[node.name] = replace(seen, map=Map(name=node.name, shape=reading.shape, rank=4))
         return [_node(node.name, reading)]
 
     def _chunk(self, node: fx.Node) -> dict[str, Any]:
@@ -327,6 +337,18 @@ def _channels_first(value: Any, name: str) -> Any:
         if prod(value.shape) != value.shape[-1]:
             raise UnsupportedError(f"a constant of {tuple(value.shape)} has no native operator")
         return value.reshape(-1, 1, 1)
+    return value
+
+
+def _of_one_image(value: Any, x: Map) -> Any:
+    """An operand for one image: the map as it is, constants of so many channels."""
+    if isinstance(value, Arranged):
+        return replace(x, rank=4)
+    if isinstance(value, Tensor):
+        images = value.reshape(-1, x.shape[0])
+        if not (images == images[0]).all():
+            raise UnsupportedError("a norm that is another one for each image has no native operator")
+        return images[0]
     return value
 
 

@@ -126,7 +126,31 @@ class Normalise:
     eps: float
 
 
-Operator = Convolve | Affine | Pooling | Mean | Combine | Activate | Join | Part | Pad | Take | Reorder | Normalise
+@dataclass(frozen=True, kw_only=True, eq=False)
+class NormaliseGroups:
+    """The same over all pixels of each of ``groups`` of channels."""
+
+    scale: Floats
+    shift: Floats
+    eps: float
+    groups: int
+
+
+Operator = (
+    Convolve
+    | Affine
+    | Pooling
+    | Mean
+    | Combine
+    | Activate
+    | Join
+    | Part
+    | Pad
+    | Take
+    | Reorder
+    | Normalise
+    | NormaliseGroups
+)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -22,6 +22,7 @@ from separable.engine.network import (
     Join,
     Mean,
     Normalise,
+    NormaliseGroups,
     Pad,
     Part,
     Pooling,
@@ -38,6 +39,7 @@ FIRST_OF_SEVERAL = frozenset(
         "native_batch_norm",
         "_native_batch_norm_legit_no_training",
         "cudnn_batch_norm",
+        "native_group_norm",
         "native_layer_norm",
         "max_pool2d_with_indices",
         "max_pool3d_with_indices",
@@ -105,7 +107,9 @@ def _linear(request: Request) -> Reading:
 def _batch_norm(request: Request) -> Reading:
     x = request.map("input")
     if request.arguments.get("training"):
-        raise UnsupportedError("batch norm in training mode has no native operator")
+        if request.shape[0] > 1 or request.arguments["running_mean"] is not None:
+            raise UnsupportedError("batch norm in training mode has no native operator")
+        return _over_pixels(request, x.shape[0])
     mean, variance = request.array("running_mean"), request.array("running_var")
     if mean is None or variance is None:
         raise UnsupportedError("batch norm without running statistics has no native operator")
@@ -116,18 +120,33 @@ def _batch_norm(request: Request) -> Reading:
     return Reading(inputs=(x.name,), operator=affine, shape=x.shape)
 
 
+def _group_norm(request: Request) -> Reading:
+    return _over_pixels(request, request.arguments["group"])
+
+
+def _over_pixels(request: Request, groups: int) -> Reading:
+    """Groups of channels normalised over all pixels of an image."""
+    x = request.map("input")
+    scale, shift = _scale_and_shift(request, x.shape[0])
+    norm = NormaliseGroups(scale=scale, shift=shift, eps=request.arguments["eps"], groups=groups)
+    return Reading(inputs=(x.name,), operator=norm, shape=x.shape)
+
+
+def _scale_and_shift(request: Request, channels: int) -> tuple[Floats, Floats]:
+    weight, bias = request.array("weight"), request.array("bias")
+    return (
+        np.ones(channels, np.float32) if weight is None else weight,
+        np.zeros(channels, np.float32) if bias is None else bias,
+    )
+
+
 def _layer_norm(request: Request) -> Reading:
     """Of a map whose channels came last; of the channels of one pixel."""
     x, a = request.map("input"), request.arguments
     if list(a["normalized_shape"]) != [x.shape[0]] or not (request.is_channels_last or x.rank == 2):
         raise UnsupportedError("layer norm over anything but the channels has no native operator")
-    weight, bias = request.array("weight"), request.array("bias")
-    norm = Normalise(
-        scale=np.ones(x.shape[0], np.float32) if weight is None else weight,
-        shift=np.zeros(x.shape[0], np.float32) if bias is None else bias,
-        eps=a["eps"],
-    )
-    return Reading(inputs=(x.name,), operator=norm, shape=x.shape)
+    scale, shift = _scale_and_shift(request, x.shape[0])
+    return Reading(inputs=(x.name,), operator=Normalise(scale=scale, shift=shift, eps=a["eps"]), shape=x.shape)
 
 
 def _activation(choose: Callable[[Request], Activation]) -> Callable[[Request], Reading]:
@@ -349,6 +368,7 @@ READERS: dict[str, Callable[[Request], Reading]] = {
     "mm": _linear,
     "native_batch_norm": _batch_norm,
     "_native_batch_norm_legit_no_training": _batch_norm,
+    "native_group_norm": _group_norm,
     "native_layer_norm": _layer_norm,
     **ACTIVATIONS,
     "max_pool2d_with_indices": _pool("max"),

@@ -23,6 +23,7 @@ from separable.engine.network import (
     Network,
     Node,
     Normalise,
+    NormaliseGroups,
     Pad,
     Part,
     Pooling,
@@ -37,6 +38,7 @@ from separable.kernels.chain import OF_A_LINK, Chain, Weighted, packed_floats
 from separable.kernels.convolution import Convolution, Floats
 from separable.kernels.elementwise import Elementwise, spread
 from separable.kernels.gathering import Gather
+from separable.kernels.group_norm import GroupNorm
 from separable.kernels.isa import Isa
 from separable.kernels.layout import ITEM, NO_BORDER, Border, Layout, channels_last, panels, planar
 from separable.kernels.moving import Move
@@ -229,16 +231,21 @@ class _Scheduler:
             case Reorder() as reorder:
                 gather = Gather(source=source, target=target)
                 self._add(node.name, gather, both, {convolution.SOURCE_TABLE: gather.offsets(reorder.order)})
-            case Normalise() as norm:
-                self._normalise(node, norm, both)
+            case Normalise() | NormaliseGroups():
+                self._normalise(node, node.operator, both)
             case _:
                 raise ModelError(node.name, given=str(node), expected="an operator with a kernel")
 
-    def _normalise(self, node: Node, norm: Normalise, places: dict[int, Place]) -> None:
+    def _normalise(self, node: Node, norm: Normalise | NormaliseGroups, places: dict[int, Place]) -> None:
         source, target = self.layouts[node.inputs[0]], self.layouts[node.name]
         rest = target.panels * self.isa.lanes - target.channels
         tables = {convolution.WEIGHTS: np.pad(norm.scale, (0, rest)), convolution.BIAS: np.pad(norm.shift, (0, rest))}
-        self._add(node.name, normalising.Normalise(source=source, target=target, eps=norm.eps), places, tables)
+        kernel: Kernel = normalising.Normalise(source=source, target=target, eps=norm.eps)
+        if isinstance(norm, NormaliseGroups):
+            kernel = GroupNorm(
+                source=source, target=target, groups=norm.groups, eps=norm.eps, activation=node.activation
+            )
+        self._add(node.name, kernel, places, tables)
 
     def _take(self, node: Node, take: Take, places: dict[int, Place]) -> None:
         rows, columns = take.rows, take.columns

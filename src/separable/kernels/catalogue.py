@@ -10,6 +10,7 @@ from separable.kernels import (
     depthwise,
     elementwise,
     gathering,
+    group_norm,
     moving,
     normalising,
     pooling,
@@ -22,6 +23,7 @@ from separable.kernels.convolution import Convolution
 from separable.kernels.depthwise import Depthwise
 from separable.kernels.elementwise import Elementwise
 from separable.kernels.gathering import Gather
+from separable.kernels.group_norm import GroupNorm
 from separable.kernels.ir import Module
 from separable.kernels.isa import Isa
 from separable.kernels.moving import Move
@@ -39,6 +41,7 @@ Kernel = (
     | GlobalAverage
     | Elementwise
     | Gather
+    | GroupNorm
     | Move
     | Normalise
     | Resample
@@ -68,6 +71,8 @@ def source_of(kernel: Kernel, isa: Isa) -> str:
             elementwise.write(module, name, kernel, isa)
         case Gather():
             gathering.write(module, name, kernel, isa)
+        case GroupNorm():
+            group_norm.write(module, name, kernel, isa)
         case Move():
             moving.write(module, name, kernel, isa)
         case Normalise():

@@ -75,7 +75,7 @@ class _Emitter:
             """The sum over all channels of each pixel, in every lane."""
 
             def one(panel: Index, totals: list[Value], channels: int) -> list[Value]:
-                found = [self._trimmed(value(v, c), channels) for c, v in enumerate(pixels(panel))]
+                found = [trimmed(f, value(v, c), channels) for c, v in enumerate(pixels(panel))]
                 return [f.float("fadd", total, v) for total, v in zip(totals, found, strict=True)]
 
             totals = f.loop(0, self.whole, lambda p, t: one(p, t, lanes), carried=zeros)
@@ -100,7 +100,7 @@ class _Emitter:
             there = f.at(out, f.mul(panel, ITEM * target.panel))
             for c, v in enumerate(pixels(panel)):
                 v = f.float("fmul", f.float("fsub", v, means[c]), factors[c])
-                f.store(self._trimmed(f.fma(v, scale, shift), channels), there, ITEM * c * target.pixel)
+                f.store(trimmed(f, f.fma(v, scale, shift), channels), there, ITEM * c * target.pixel)
 
         def whole(panel: Value, _: list[Value]) -> list[Value]:
             finish(panel, lanes)
@@ -110,13 +110,6 @@ class _Emitter:
         if self.rest:
             finish(self.whole, self.rest)
 
-    def _trimmed(self, value: Value, channels: int) -> Value:
-        """Zeros behind so many channels."""
-        if channels == self.lanes:
-            return value
-        zeros = constant(0.0, self.lanes)
-        return self.f.shuffle(value, zeros, [n if n < channels else self.lanes + n for n in range(self.lanes)])
-
     def _across(self, value: Value) -> Value:
         """The sum of all lanes, in halves."""
         f, n = self.f, self.lanes
@@ -125,3 +118,11 @@ class _Emitter:
             low, high = (f.shuffle(value, value, range(start, start + n)) for start in (0, n))
             value = f.float("fadd", low, high)
         return f.float("fadd", f.element(value, 0), f.element(value, 1))
+
+
+def trimmed(f: Function, value: Value, channels: int) -> Value:
+    """Zeros behind so many channels."""
+    lanes = value.lanes
+    if channels == lanes:
+        return value
+    return f.shuffle(value, constant(0.0, lanes), [n if n < channels else lanes + n for n in range(lanes)])

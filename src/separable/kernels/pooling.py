@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -124,33 +125,36 @@ def _average_all(f: Function, parameters: list[Value], pool: GlobalAverage, isa:
     reads = f.at(f.load("ptr", arguments, 8 * SOURCE), source.offset())
     writes = f.at(f.load("ptr", arguments, 8 * TARGET), target.offset())
     first, last = (f.div(f.mul(f.add(thread, i), source.panels), threads) for i in (0, 1))
-    height, width = (1, source.pixels) if source.is_flat else (source.height, source.width)
-    zero = constant(0.0, lanes)
 
     def panel(p: Value, _: list[Value]) -> list[Value]:
-        at = f.at(reads, f.mul(p, ITEM * source.panel))
-
-        def row(y: Value, sums: list[Value]) -> list[Value]:
-            line = f.at(at, f.mul(y, ITEM * source.row))
-
-            def several(i: Value, sums: list[Value]) -> list[Value]:
-                here = f.at(line, f.mul(i, ITEM * COLUMNS * source.pixel))
-                return [
-                    f.float("fadd", total, f.load(vector(lanes), here, ITEM * c * source.pixel))
-                    for c, total in enumerate(sums)
-                ]
-
-            def one(x: Value, sums: list[Value]) -> list[Value]:
-                value = f.load(vector(lanes), line, f.mul(x, ITEM * source.pixel))
-                return [f.float("fadd", sums[0], value), *sums[1:]]
-
-            sums = f.loop(0, width // COLUMNS, several, carried=sums)
-            return f.loop(width // COLUMNS * COLUMNS, width, one, carried=sums)
-
-        sums = f.loop(0, height, row, carried=[zero] * COLUMNS)
-        total = f.float("fadd", f.float("fadd", sums[0], sums[1]), f.float("fadd", sums[2], sums[3]))
+        total = sum_of_pixels(f, source, f.at(reads, f.mul(p, ITEM * source.panel)), lanes, lambda x: x)
         mean = f.float("fmul", total, constant(1 / source.pixels, lanes))
         f.store(activate(f, pool.activation, mean), writes, f.mul(p, ITEM * target.panel))
         return []
 
     f.loop(first, last, panel)
+
+
+def sum_of_pixels(f: Function, layout: Layout, at: Value, lanes: int, of: Callable[[Value], Value]) -> Value:
+    """The sum over all pixels of a panel that begins ``at``, of what is made of each."""
+    height, width = (1, layout.pixels) if layout.is_flat else (layout.height, layout.width)
+
+    def row(y: Value, sums: list[Value]) -> list[Value]:
+        line = f.at(at, f.mul(y, ITEM * layout.row))
+
+        def several(i: Value, sums: list[Value]) -> list[Value]:
+            here = f.at(line, f.mul(i, ITEM * COLUMNS * layout.pixel))
+            return [
+                f.float("fadd", total, of(f.load(vector(lanes), here, ITEM * c * layout.pixel)))
+                for c, total in enumerate(sums)
+            ]
+
+        def one(x: Value, sums: list[Value]) -> list[Value]:
+            value = of(f.load(vector(lanes), line, f.mul(x, ITEM * layout.pixel)))
+            return [f.float("fadd", sums[0], value), *sums[1:]]
+
+        sums = f.loop(0, width // COLUMNS, several, carried=sums)
+        return f.loop(width // COLUMNS * COLUMNS, width, one, carried=sums)
+
+    a, b, c, d = f.loop(0, height, row, carried=[constant(0.0, lanes)] * COLUMNS)
+    return f.float("fadd", f.float("fadd", a, b), f.float("fadd", c, d))
