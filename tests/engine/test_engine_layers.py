@@ -28,6 +28,12 @@ def test_the_share_of_the_peak_is_work_over_time() -> None:
     assert times.to_json()["layers"][0]["macs"] == 600
 
 
+def test_a_layer_with_fewer_multiplications_is_said_to_pass_the_peak() -> None:
+    layers = (LayerTime(name="a", what="winograd 8→8", macs=600, seconds=1.0),)
+    assert "150" in str(LayerTimes(layers=layers, peak=400.0, threads=1))
+    assert "may pass it" in str(LayerTimes(layers=layers, peak=400.0, threads=1))
+
+
 def test_the_peak_is_counted_for_all_threads() -> None:
     (run, one), (_, two) = peak_loop(host(), 1), peak_loop(host(), 2)
     run()

@@ -20,6 +20,7 @@ from separable.kernels.isa import Isa, host, levels, target
 from separable.kernels.jit import Library, object_code
 from separable.kernels.layout import panels
 from separable.kernels.pool import APART, PHASE_WORDS, TOGETHER, Pool, shared_pool
+from separable.kernels.winograd import Winograd
 from separable.spec import ConvSpec
 
 ZEN4 = {"triple": "x86_64-unknown-linux-gnu", "cpu": "znver4"}
@@ -79,12 +80,20 @@ def test_a_missing_function_is_named() -> None:
         Library([object_code(adder(3), host())], host()).address("nothing")
 
 
-def layers(isa: Isa) -> list[Convolution | Depthwise]:
+def layers(isa: Isa) -> list[Convolution | Depthwise | Winograd]:
+    dense = ConvSpec(40, 21, 3, (9, 9), padding=1)
     pointwise, depthwise = ConvSpec(40, 70, 1, (9, 9)), ConvSpec(40, 40, 3, (9, 9), padding=1, groups=40)
     source, wide = panels(40, (9, 9), isa.lanes, depthwise.padding), panels(70, (9, 9), isa.lanes)
     return [
         Convolution(spec=pointwise, source=source, target=wide, tile=Tile(pixels=4, vectors=2, block=4)),
         Depthwise(spec=depthwise, source=source, target=panels(40, (9, 9), isa.lanes), rows=2, columns=4),
+        Winograd(
+            spec=dense,
+            source=source,
+            target=panels(21, (9, 9), isa.lanes),
+            width=4,
+            tile=Tile(pixels=4, vectors=2, block=1),
+        ),
     ]
 
 
@@ -111,7 +120,7 @@ int main(void) {{
     not (shutil.which("qemu-aarch64") and shutil.which("aarch64-linux-gnu-gcc")),
     reason="needs qemu-user and gcc-aarch64-linux-gnu",
 )
-@pytest.mark.parametrize("which", [0, 1], ids=["pointwise", "depthwise"])
+@pytest.mark.parametrize("which", [0, 1, 2], ids=["pointwise", "depthwise", "winograd"])
 def test_neon_code_computes_the_layer_in_an_emulator(which: int, tmp_path: Path) -> None:
     from guarded import fill, read
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 
 from separable.engine import tiles
 from separable.engine.network import Convolve, Network, Node
-from separable.kernels.chain import Chain, Link, ring_rows
+from separable.kernels.chain import Chain, Link, Weighted, ring_rows
 from separable.kernels.isa import Isa
 from separable.kernels.layout import ITEM, Layout, panels
 
@@ -45,7 +45,7 @@ def find_chains(network: Network, readers: Mapping[str, Sequence[Node]]) -> dict
 
 
 def chain_of(
-    nodes: Sequence[Node], maps: tuple[Layout, Layout, Layout | None], isa: Isa, apart: Sequence[Link]
+    nodes: Sequence[Node], maps: tuple[Layout, Layout, Layout | None], isa: Isa, apart: Sequence[Weighted]
 ) -> Chain | None:
     """The chain of ``nodes`` in the highest bands that the cache holds; None where it cannot pay.
 
@@ -57,12 +57,12 @@ def chain_of(
     return next((chain for chain in found if chain), None)
 
 
-def is_expected_to_pay(apart: Sequence[Link]) -> bool:
+def is_expected_to_pay(apart: Sequence[Weighted]) -> bool:
     """Whether a map between two links is larger than a second-level cache."""
     return _largest_between(apart) > 4 * WORTH_BYTES
 
 
-def _largest_between(apart: Sequence[Link]) -> int:
+def _largest_between(apart: Sequence[Weighted]) -> int:
     """Bytes of the largest map between two links."""
     return max(link.target.floats for link in apart[:-1]) * ITEM
 

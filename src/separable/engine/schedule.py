@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from separable.engine import tiles
+from separable.engine import tiles, winograds
 from separable.engine.chains import chain_of, find_chains, is_expected_to_pay
 from separable.engine.network import (
     Activate,
@@ -34,9 +34,8 @@ from separable.engine.network import (
 from separable.errors import ModelError
 from separable.kernels import convolution, normalising
 from separable.kernels.catalogue import Kernel
-from separable.kernels.chain import OF_A_LINK, Chain, Link, packed_floats
+from separable.kernels.chain import OF_A_LINK, Chain, Weighted, packed_floats
 from separable.kernels.convolution import Convolution, Floats
-from separable.kernels.depthwise import Depthwise
 from separable.kernels.elementwise import Elementwise, spread
 from separable.kernels.gathering import Gather
 from separable.kernels.group_norm import GroupNorm
@@ -286,14 +285,14 @@ class _Scheduler:
         residual = self.layouts[node.inputs[1]] if len(node.inputs) > 1 else None
         return self.layouts[node.inputs[0]], self.layouts[node.name], residual
 
-    def _kernel(self, node: Node) -> Link:
+    def _kernel(self, node: Node) -> Weighted:
         operator = node.operator
         if not isinstance(operator, Convolve):
             raise TypeError(f"{node} is not a convolution")
-        options = tiles.depthwise if operator.is_depthwise else tiles.convolutions
+        options = tiles.depthwise if operator.is_depthwise else winograds.dense
         found = options(operator.spec, self._maps(node), node.activation, self.isa, self.threads)
         (kernel,) = self.choose([(option,) for option in found])
-        if not isinstance(kernel, Convolution | Depthwise):
+        if not isinstance(kernel, Weighted):
             raise TypeError(f"a convolution cannot run as {kernel}")
         return kernel
 
@@ -304,7 +303,7 @@ class _Scheduler:
         links: tuple[Kernel, ...] = kernel.links if isinstance(kernel, Chain) else (kernel,)
         macs = 0
         for i, (node, link) in enumerate(zip(nodes, links, strict=True)):
-            if not isinstance(link, Convolution | Depthwise) or not isinstance(node.operator, Convolve):
+            if not isinstance(link, Weighted) or not isinstance(node.operator, Convolve):
                 raise TypeError(f"{node} cannot run as {link}")
             at, macs = OF_A_LINK * i, macs + link.spec.macs
             weights, bias = self._packed(node.operator, link)
@@ -316,7 +315,7 @@ class _Scheduler:
                 places[at + convolution.RESIDUAL] = Place(map=node.inputs[1])
         self._add(nodes[-1].name, kernel, places, constants, macs)
 
-    def _packed(self, operator: Convolve, kernel: Link) -> tuple[Packed, Floats]:
+    def _packed(self, operator: Convolve, kernel: Weighted) -> tuple[Packed, Floats]:
         key = (id(operator), kernel)
         if key not in self.packed:
             weights, _ = packed_floats(kernel, self.isa)

@@ -16,6 +16,7 @@ from separable.kernels.epilogue import Activation
 from separable.kernels.isa import Isa
 from separable.kernels.layout import ITEM, Layout
 from separable.kernels.moving import Move
+from separable.kernels.winograd import Winograd
 from separable.spec import ConvSpec
 
 TILE_OVERHEAD = 14.0  # cycles to begin and end a tile
@@ -90,12 +91,24 @@ def cycles(kernel: Convolution, isa: Isa, threads: int) -> float:
     full, rest = divmod(kernel.per_group[1], tile.vectors)
     addressing = 0.0 if kernel.is_flat or kernel.is_rowwise else 2.0 * tile.pixels
     is_streamed = not tile.turns and depth * tile.vectors * isa.lanes * ITEM > FIRST_LEVEL
-    total = full * (_strip(tile.pixels, tile.vectors, depth, isa) * (STREAMED if is_streamed else 1.0) + addressing)
+    total = full * (
+        strip_cycles(tile.pixels, tile.vectors, depth, isa) * (STREAMED if is_streamed else 1.0) + addressing
+    )
     if rest:
-        total += _strip(tile.pixels, rest, depth, isa) + addressing
+        total += strip_cycles(tile.pixels, rest, depth, isa) + addressing
     strips = (full + bool(rest)) * spec.groups
     units = strips if tile.split == "channels" else _pixel_tiles(kernel)
     return spec.groups * _pixel_tiles(kernel) * total * (-(-units // threads) * threads / units)
+
+
+def strip_cycles(pixels: int, vectors: int, depth: int, isa: Isa) -> float:
+    """Cycles of one tile: multiply-adds, or the latency of four where too few are independent; its beginning and end.
+
+    A narrower strip at the end of the channels is not in the list of shapes.
+    """
+    sums = pixels * vectors
+    share = SHAPES[isa.registers].get((pixels, vectors), 0.85)
+    return depth * max(sums / 2 / share, 4.0, (pixels + vectors) / 2) + 1.5 * sums + TILE_OVERHEAD
 
 
 def shares(kernel: Kernel, threads: int) -> int:
@@ -109,6 +122,8 @@ def shares(kernel: Kernel, threads: int) -> int:
             # Each share reads all weights: once for some tiles, and once a block where the cache does not hold them.
             worth = kernel.tile.block if kernel.spec.weights * ITEM > BLOCK_BYTES else 8
             units, macs = max(2 * threads, _pixel_tiles(kernel) // worth), kernel.spec.macs
+        case Winograd():  # each share of the channels gathers the whole input
+            return threads if kernel.tile.split == "channels" else min(kernel.blocks, SHARES * threads)
         case Depthwise() if kernel.split == "channels":
             units, macs = kernel.source.panels * kernel.multiplier, kernel.spec.macs
         case Depthwise():
@@ -126,7 +141,7 @@ def shares(kernel: Kernel, threads: int) -> int:
 def is_by_rows(kernel: Kernel) -> bool:
     """Whether shares are parts of the map, and not of the channels."""
     match kernel:
-        case Convolution():
+        case Convolution() | Winograd():
             return kernel.tile.split == "pixels"
         case Depthwise():
             return kernel.split == "rows"
@@ -204,13 +219,3 @@ def _chunks(spec: ConvSpec, vectors: int, isa: Isa) -> tuple[int, ...]:
 
 def _pixel_tiles(kernel: Convolution) -> int:
     return kernel.target.pixels // kernel.columns * -(-kernel.columns // kernel.tile.pixels)
-
-
-def _strip(pixels: int, vectors: int, depth: int, isa: Isa) -> float:
-    """Cycles of one tile: multiply-adds, or the latency of four where too few are independent; its beginning and end.
-
-    A narrower strip at the end of the channels is not in the list of shapes.
-    """
-    sums = pixels * vectors
-    share = SHAPES[isa.registers].get((pixels, vectors), 0.85)
-    return depth * max(sums / 2 / share, 4.0, (pixels + vectors) / 2) + 1.5 * sums + TILE_OVERHEAD

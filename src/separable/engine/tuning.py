@@ -25,11 +25,11 @@ from separable.errors import FileError
 from separable.files import written_whole
 from separable.kernels import convolution
 from separable.kernels.catalogue import Kernel, name_of, source_of
-from separable.kernels.chain import ARGUMENTS, OF_A_LINK, Chain, packed_floats
+from separable.kernels.chain import ARGUMENTS, OF_A_LINK, Chain, Weighted, packed_floats
 from separable.kernels.convolution import Convolution
-from separable.kernels.depthwise import Depthwise
 from separable.kernels.isa import Isa
 from separable.kernels.jit import Library, cache_folder, object_code
+from separable.kernels.winograd import Winograd
 
 CANDIDATES = 4
 CLEARLY = 0.98  # of the time of the first: a smaller gain may be noise
@@ -73,7 +73,9 @@ class Tuner:
 
         def whole(i: int) -> Callable[[], None]:
             address, count = arguments[i][0].ctypes.data, shares(kernels[i], self.threads)
-            count = count if isinstance(kernels[i], Chain) else 1  # what two shares compute twice is to be seen
+            count = (
+                count if isinstance(kernels[i], Chain | Winograd) else 1
+            )  # what two shares compute twice is to be seen
 
             def run() -> None:
                 for share in range(count):
@@ -112,7 +114,7 @@ def _sizes(kernel: Kernel, isa: Isa) -> dict[int, int]:
     links = kernel.links if isinstance(kernel, Chain) else (kernel,)
     sizes = {convolution.SOURCE: links[0].source.floats, convolution.TARGET: links[-1].target.floats}
     for i, link in enumerate(links):
-        if not isinstance(link, Convolution | Depthwise):
+        if not isinstance(link, Weighted):
             raise TypeError(f"{kernel} has nothing to choose")
         at = OF_A_LINK * i
         sizes[at + convolution.WEIGHTS], sizes[at + convolution.BIAS] = packed_floats(link, isa)

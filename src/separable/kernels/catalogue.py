@@ -16,6 +16,7 @@ from separable.kernels import (
     pooling,
     resampling,
     shifting,
+    winograd,
 )
 from separable.kernels.chain import Chain
 from separable.kernels.convolution import Convolution
@@ -30,6 +31,7 @@ from separable.kernels.normalising import Normalise
 from separable.kernels.pooling import GlobalAverage, Pool
 from separable.kernels.resampling import Resample
 from separable.kernels.shifting import Shift
+from separable.kernels.winograd import Winograd
 
 Kernel = (
     Chain
@@ -44,6 +46,7 @@ Kernel = (
     | Normalise
     | Resample
     | Shift
+    | Winograd
 )
 
 
@@ -78,4 +81,6 @@ def source_of(kernel: Kernel, isa: Isa) -> str:
             resampling.write(module, name, kernel, isa)
         case Shift():
             shifting.write(module, name, kernel, isa)
+        case Winograd():
+            winograd.write(module, name, kernel, isa)
     return module.text

@@ -20,9 +20,11 @@ from separable.kernels.depthwise import Depthwise
 from separable.kernels.ir import Function, Index, Module, Value, constant
 from separable.kernels.isa import Isa
 from separable.kernels.layout import ITEM, Layout
+from separable.kernels.winograd import Winograd
 from separable.spec import ConvSpec
 
 Link = Convolution | Depthwise
+Weighted = Link | Winograd  # with weights and a bias, a link or not
 MAX_LINKS = 3
 OF_A_LINK = 8  # addresses of one link's arguments; in the chain's they stand behind each other
 ARGUMENTS = OF_A_LINK * MAX_LINKS
@@ -57,10 +59,12 @@ class Chain:
         return " then ".join(str(link.spec) for link in self.links)
 
 
-def packed_floats(link: Link, isa: Isa) -> tuple[int, int]:
-    """Floats of a link's weights and of its bias, packed."""
-    channels = link.padded_channels(isa)
-    return channels * (link.spec.weights // link.spec.c_out), channels
+def packed_floats(kernel: Weighted, isa: Isa) -> tuple[int, int]:
+    """Floats of a kernel's weights and of its bias, packed."""
+    channels, taps = kernel.padded_channels(isa), kernel.spec.weights // kernel.spec.c_out
+    if isinstance(kernel, Winograd):
+        taps = kernel.points**2 * kernel.spec.c_in
+    return channels * taps, channels
 
 
 def ring_rows(spec: ConvSpec, rows: int) -> int:

@@ -1,0 +1,123 @@
+"""Dense 3×3 layers with fewer multiplications. In: layers and networks. Out: who gets such a kernel, and agreement."""
+
+from collections.abc import Callable, Sequence
+
+import pytest
+import torch
+from small_networks import Bottleneck, build
+from torch import Tensor, nn
+
+from separable.engine import compile
+from separable.engine.native import NativeNetwork
+from separable.engine.program import Program
+from separable.engine.tiles import shares
+from separable.engine.tuning import Tuner
+from separable.engine.winograds import SCRATCH_BYTES, dense, winograds
+from separable.kernels.catalogue import Kernel
+from separable.kernels.epilogue import NONE
+from separable.kernels.isa import Isa, host, levels, target
+from separable.kernels.layout import Layout, panels
+from separable.kernels.winograd import Winograd
+from separable.spec import ConvSpec
+
+Ways = Sequence[tuple[Kernel, ...]]
+CLOSE = 1e-5  # of the norm
+ARM = target("neon", triple="aarch64-unknown-linux-gnu", cpu="cortex-a72")
+ISAS = [*map(host, levels()), ARM]
+
+
+def residual() -> nn.Module:
+    """Blocks of a ResNet with every way in which a 3×3 layer ends: alone, with an activation, with a sum."""
+    pair = nn.Sequential(nn.Conv2d(128, 48, 3, padding=1), nn.SiLU(), nn.Conv2d(48, 80, 3, padding=1))
+    return nn.Sequential(nn.Conv2d(3, 32, 3, 2, 1), Bottleneck(32, 32, 1), Bottleneck(128, 32, 1), pair)
+
+
+def first_of(width: int) -> Callable[[Tuner, Ways], tuple[Kernel, ...]]:
+    """A tuner that takes the first kernel with tiles of this width."""
+
+    def choose(_: Tuner, ways: Ways) -> tuple[Kernel, ...]:
+        return next((way for way in ways if isinstance(way[0], Winograd) and way[0].width == width), ways[0])
+
+    return choose
+
+
+def native_of(program: Program, x: Tensor) -> NativeNetwork:
+    (native,) = program.prepare(x).natives.values()
+    return native
+
+
+def widths(program: Program, x: Tensor) -> list[int]:
+    return [step.kernel.width for step in native_of(program, x).schedule.steps if isinstance(step.kernel, Winograd)]
+
+
+def agree(program: Program, model: nn.Module, x: Tensor) -> None:
+    with torch.no_grad():
+        expected = model(x)
+    assert (program(x) - expected).norm() <= CLOSE * expected.norm()
+
+
+@pytest.mark.parametrize(("batch", "threads"), [(1, 1), (1, 3), (3, 2)])
+@pytest.mark.parametrize("size", [(48, 48), (61, 43)], ids=["whole tiles", "odd maps"])
+def test_a_network_agrees_with_pytorch(size: tuple[int, int], batch: int, threads: int) -> None:
+    model, x = build(residual), torch.randn(batch, 3, *size)
+    program = compile(model, x, threads=threads, measure=False)
+    assert len(widths(program, x)) == 4
+    agree(program, model, x)
+
+
+@pytest.mark.parametrize("width", [2, 4])
+def test_tiles_of_each_width_agree(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("separable.engine.winograds.dense", winograds)
+    monkeypatch.setattr(Tuner, "__call__", first_of(width))
+    model = build(lambda: nn.Sequential(nn.Conv2d(40, 48, 3, padding=1), nn.Conv2d(48, 40, 3, padding=1)))
+    x = torch.randn(2, 40, 17, 22)
+    program = compile(model, x, threads=2)
+    assert widths(program, x) == [width, width]
+    agree(program, model, x)
+
+
+def test_what_is_measured_to_be_faster_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    slow = lambda _, kernels: [float(isinstance(kernel, Winograd)) + 1.0 for kernel in kernels]  # noqa: E731
+    monkeypatch.setattr(Tuner, "measure", slow)
+    model, x = build(lambda: nn.Conv2d(64, 64, 3, padding=1)), torch.randn(1, 64, 29, 29)
+    program = compile(model, x, threads=1)
+    assert widths(program, x) == []
+    agree(program, model, x)
+
+
+def maps(spec: ConvSpec, isa: Isa) -> tuple[Layout, Layout, None]:
+    source = panels(spec.c_in, (spec.size[0], spec.size[1]), isa.lanes, spec.padding)
+    return source, panels(spec.c_out, (spec.size_out[0], spec.size_out[1]), isa.lanes), None
+
+
+OTHERS = {
+    "a stride": ConvSpec(64, 64, 3, (28, 28), padding=1, stride=2),
+    "a dilation": ConvSpec(64, 64, 3, (28, 28), padding=2, dilation=2),
+    "a larger filter": ConvSpec(64, 64, 5, (28, 28), padding=2),
+    "groups": ConvSpec(64, 64, 3, (28, 28), padding=1, groups=4),
+    "a small map": ConvSpec(64, 64, 3, (3, 3)),
+    "few channels": ConvSpec(4, 4, 3, (56, 56), padding=1),
+}
+
+
+@pytest.mark.parametrize("isa", ISAS, ids=lambda isa: isa.name)
+@pytest.mark.parametrize("name", OTHERS)
+def test_other_layers_are_left_to_other_kernels(name: str, isa: Isa) -> None:
+    spec = OTHERS[name]
+    assert not any(isinstance(kernel, Winograd) for kernel in dense(spec, maps(spec, isa), NONE, isa, 2))
+
+
+@pytest.mark.parametrize("isa", ISAS, ids=lambda isa: isa.name)
+@pytest.mark.parametrize("threads", [1, 2, 5])
+@pytest.mark.parametrize(("channels", "size"), [(32, 112), (64, 56), (128, 28), (256, 14), (512, 8), (48, 61)])
+def test_every_candidate_fits_a_stack_and_keeps_all_threads_busy(
+    channels: int, size: int, threads: int, isa: Isa
+) -> None:
+    spec = ConvSpec(channels, channels, 3, (size, size), padding=1)
+    found = winograds(spec, maps(spec, isa), NONE, isa, threads)
+    assert found
+    assert isinstance(dense(spec, maps(spec, isa), NONE, isa, threads)[0], Winograd)
+    for kernel in found[:4]:
+        assert kernel.scratch_bytes <= 1.02 * max(SCRATCH_BYTES)  # rounded up to cache lines
+        units = kernel.strips if kernel.tile.split == "channels" else kernel.blocks
+        assert threads <= shares(kernel, threads) <= units
