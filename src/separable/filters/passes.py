@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from separable.filters.borders import Border
 from separable.kernels.filter_pixels import NOWHERE
-from separable.kernels.filter_rows import LONGEST_DIRECT, Rows
+from separable.kernels.filter_rows import LONGEST_DIRECT, Rows, step_of
 from separable.kernels.filter_taps import DENSE, LONGEST_UNROLLED, SPARSE, Columns
 from separable.kernels.filter_types import group_of
 from separable.kernels.filtering import TERM, WORDS, Filtering, entries
@@ -150,7 +150,7 @@ class Plan:
         if planes * strips * runs < 2 * job.threads:
             strips = max(strips, min(-(-2 * job.threads // (planes * runs)), width * c // (4 * self.group)))
         self.part = _up(max(TURNED // c, self.group), self.group)
-        self.strip = _up(-(-width // strips), self.part if self.at_once > 1 else self.group)
+        self.strip = _up(-(-width // strips), self.part if self.at_once > 1 else step_of(job.work, self.isa))
         run = _up(-(-job.rows.size // runs), self.block)
         offsets = [_offsets(place.planes, place.plane_strides) for place in (job.source, job.target)]
         units = [
@@ -202,6 +202,7 @@ class Plan:
             "units": len(self._units), "unit_table": self._keep(self._units),
             "target_row": job.target.row, "target_item": np.dtype(job.target.dtype).itemsize,
             "load": self._entries.load,
+            "is_straight": self.at_once == 1 and job.source.dtype == FLOATS[job.work],
             "row_table": self._keep(table), "first_row": first, "last_row": last,
             "above": self.above, "below": self.below, "slot_table": self._keep(slots),
             "ring_rows": self.ring_rows, "ring_row": self.ring_row, "block": self.block, "at_once": self.at_once,
