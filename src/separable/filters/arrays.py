@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from separable.filters.borders import Border
 from separable.filters.passes import FLOATS, Job, Kernel, Place, Plan, Reach, plan
+from separable.kernels.caches import last_cache_bytes
 from separable.kernels.isa import host
 
 # More neighbouring floats than this are a row of their own, and the axis before them a column.
@@ -202,6 +203,7 @@ def _planned(
         channels=results.shape[-1],
         border=filter_.border,
         threads=filter_.threads if macs > ALONE else 1,
+        streams=results.nbytes > last_cache_bytes(),
     )
     return plan(job, host()), -reaches[0].first * pixels.strides[-3] - reaches[1].first * pixels.strides[-2]
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from separable.filters.borders import Border
 from separable.kernels.filter_pixels import NOWHERE
 from separable.kernels.filter_rows import LONGEST_DIRECT, Rows, step_of
-from separable.kernels.filter_taps import DENSE, LONGEST_UNROLLED, SPARSE, Columns
+from separable.kernels.filter_taps import DENSE, LINE, LONGEST_UNROLLED, ROWS, SPARSE, Columns
 from separable.kernels.filter_types import group_of
 from separable.kernels.filtering import TERM, WORDS, Filtering, entries
 from separable.kernels.isa import Isa
@@ -27,7 +27,6 @@ from separable.kernels.pool import shared_pool
 RING_BYTES = 704 * 1024
 NARROWEST, WIDEST = 256, 8192  # floats of a strip
 TURNED = 128  # floats of a row that are turned on their side at a time: with their sums they fill half the first cache
-LINE = 64
 HUGE = 2 * 1024 * 1024
 FLOATS = {"float": "float32", "double": "float64"}
 
@@ -82,7 +81,10 @@ class Place:
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """All that a plan depends on. ``terms`` are pairs of kernels, down the columns and along the rows."""
+    """All that a plan depends on. ``terms`` are pairs of kernels, down the columns and along the rows.
+
+    ``streams``: the result is larger than the caches, and may be written past them.
+    """
 
     work: str
     source: Place
@@ -93,6 +95,7 @@ class Job:
     channels: int
     border: Border
     threads: int
+    streams: bool = False
 
 
 class Plan:
@@ -134,8 +137,12 @@ class Plan:
         is_turned = any(isinstance(taps, str) for taps in self.row_taps)
         self.at_once = self.group if is_turned else 1
         self.window = self.above + self.below
-        self.block = 8 if self.window <= LONGEST_UNROLLED and not is_turned else 2 * self.group
-        self.ring_rows = self.window + self.block + self.at_once + 4
+        self.streams = job.streams and isinstance(self.column_taps[-1], tuple) and job.target.row % LINE == 0
+        is_short = self.window <= LONGEST_UNROLLED and not is_turned
+        # Results that go past the caches are summed a row at a time: what four of them need fits the second level.
+        self.block = (4 if self.streams else 8) if is_short else 2 * self.group
+        beyond = 0 if self.streams and len(job.terms) == 1 else ROWS
+        self.ring_rows = self.window + self.block + self.at_once + beyond
 
     def _cut(self) -> None:
         """The image in strips of columns and runs of rows: enough for all threads, few rows read twice."""
@@ -169,7 +176,7 @@ class Plan:
         )
         kinds = [FLOATS[job.work]] * (len(job.terms) - 1) + [job.target.dtype]
         columns = tuple(
-            Columns(work=job.work, taps=taps, pixel=kind, adds=t > 0)
+            Columns(work=job.work, taps=taps, pixel=kind, adds=t > 0, streams=self.streams and t == len(job.terms) - 1)
             for t, (taps, kind) in enumerate(zip(self.column_taps, kinds, strict=True))
         )
         filtering = Filtering(

@@ -96,7 +96,7 @@ def _source(write: Callable[[Module], None]) -> str:
 
 class _Driver:
     def __init__(self, f: Function, parameters: list[Value], work: str, isa: Isa) -> None:
-        self.f, self.item, self.step = f, ITEMS[work], step_of(work, isa)
+        self.f, self.isa, self.item, self.step = f, isa, ITEMS[work], step_of(work, isa)
         arguments, thread, *_ = parameters
         self.words = {name: f.load("i64", arguments, 8 * i) for i, name in enumerate(WORDS)}
         memory = f.add(self.words["memory"], f.mul(thread, self.words["memory_stride"]))
@@ -117,6 +117,9 @@ class _Driver:
 
         # A thread may take every unit, and no more than that.
         f.loop(0, words["units"], take)
+        if self.isa.name != "neon":  # there the barrier that ends every step is one for such stores too
+            f.module.declare("llvm.x86.sse.sfence", "void", [])
+            f.raw("call void @llvm.x86.sse.sfence()")
 
     def _unit(self, number: Value) -> None:
         f, words = self.f, self.words
