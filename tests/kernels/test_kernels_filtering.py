@@ -144,7 +144,7 @@ def test_weights_of_zero_read_nothing(every: int, isa: Isa) -> None:
 
 @pytest.mark.parametrize("which", ["short", "even", "several", "long rows"])
 @pytest.mark.parametrize("width", [1, 15, 16, 17, 41, 64, 307])
-@pytest.mark.parametrize(("source", "target"), [*zip(TYPES, TYPES, strict=True), ("uint8", "float64")])
+@pytest.mark.parametrize(("source", "target"), [("uint8", "float32"), ("float32", "float32"), ("float32", "float64")])
 def test_what_goes_past_the_caches_is_the_same(source: str, target: str, width: int, which: str, isa: Isa) -> None:
     work = "double" if target == "float64" else "float"
     kernels = [tuple(kernel_of(weights(n) + 0.1, n // 2, work) for n in pair) for pair in PAIRS[which]]

@@ -137,7 +137,13 @@ class Plan:
         is_turned = any(isinstance(taps, str) for taps in self.row_taps)
         self.at_once = self.group if is_turned else 1
         self.window = self.above + self.below
-        self.streams = job.streams and isinstance(self.column_taps[-1], tuple) and job.target.row % LINE == 0
+        # Narrow pixels are not: four rows at a time are less work, and there is less to write.
+        self.streams = (
+            job.streams
+            and isinstance(self.column_taps[-1], tuple)
+            and job.target.dtype == FLOATS[job.work]
+            and job.target.row % LINE == 0
+        )
         is_short = self.window <= LONGEST_UNROLLED and not is_turned
         # Results that go past the caches are summed a row at a time: what four of them need fits the second level.
         self.block = (4 if self.streams else 8) if is_short else 2 * self.group

@@ -32,8 +32,8 @@ class Columns:
     """The pass down the columns: ``taps`` are the offsets of a short kernel, or ``DENSE``, or ``SPARSE``.
 
     ``adds``: the sums begin with what other terms left, instead of zero. ``pixel``: what the sums become. ``streams``:
-    a short kernel's results go past the caches, which could not hold them anyway; the target's stride is a multiple of
-    ``LINE`` then, and a fence must follow before another thread reads them.
+    a short kernel's results, floats, go past the caches, which could not hold them anyway; the target's stride is a
+    multiple of ``LINE`` then, and a fence must follow before another thread reads them.
     """
 
     work: str

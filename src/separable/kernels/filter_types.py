@@ -53,26 +53,25 @@ def read_pixels(f: Function, pointer: Value, offset: Index, pixel: str, work: st
 def write_pixels(
     f: Function, values: Sequence[Value], pixel: str, pointer: Value, offset: Index = 0, *, streams: bool = False
 ) -> None:
-    """Neighbouring vectors of floats into memory as pixels; with ``streams`` past the caches, at aligned addresses."""
+    """Neighbouring vectors of floats into memory as pixels; with ``streams`` as floats past the caches, aligned."""
     kind, size, _, limits = PIXELS[pixel]
     at = f.at(pointer, offset)
-    for found in [_as_float(f, value, kind) for value in values] if limits is None else [_narrow(f, values, pixel)]:
-        if streams:
-            f.stream(found, at, found.lanes * size)
-        else:
-            f.raw(f"store {found.type} {found.name}, ptr {at.name}, align {size}")
-        at = f.at(at, found.lanes * size)
-
-
-def _narrow(f: Function, values: Sequence[Value], pixel: str) -> Value:
-    """Floats as one vector of integers within their limits."""
-    kind, _, _, limits = PIXELS[pixel]
+    if limits is None:
+        for value in values:
+            found = _as_float(f, value, kind)
+            if streams:
+                f.stream(found, at, found.lanes * size)
+            else:
+                f.raw(f"store {found.type} {found.name}, ptr {at.name}, align {size}")
+            at = f.at(at, found.lanes * size)
+        return
     lanes = values[0].lanes
     whole = [_as_integer(f, value, limits) for value in values]
     wide = reduce(lambda a, b: f.shuffle(a, b, range(a.lanes + lanes)), whole)
     for name, limit in zip(("smax", "smin"), limits, strict=True):
         wide = f.call(f"llvm.{name}.v{wide.lanes}i32", wide.type, [wide, Value(f"splat (i32 {limit})", wide.type)])
-    return f.convert("trunc", wide, vector(wide.lanes, kind))
+    found = f.convert("trunc", wide, vector(wide.lanes, kind))
+    f.raw(f"store {found.type} {found.name}, ptr {at.name}, align {size}")
 
 
 def _as_float(f: Function, value: Value, kind: str) -> Value:
