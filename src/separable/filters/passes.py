@@ -119,11 +119,13 @@ class Plan:
 
     def run(self, source: int, target: int) -> None:
         """Filters the array whose pixel under result 0 lies at ``source`` into the one at ``target``."""
-        with shared_pool(self.job.threads, self.isa).offering() as offer:
+
+        def prepare() -> None:
             self._counter[0] = 0
             self._words[self._source] = source
             self._words[self._target] = target
-            offer(self._call)
+
+        shared_pool(self.job.threads, self.isa).offer(self._call, prepare)
 
     def _measure(self) -> None:
         """How far the kernels reach, and how much of everything is done at a time."""
