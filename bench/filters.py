@@ -1,9 +1,10 @@
 """Image filters against OpenCV and others. In: sizes, types, kernels. Out: JSON and a table, losses included.
 
 Every peer runs on 2 threads where it can, with the same border, type and kernel, into memory that lies ready where it
-takes any, in turns within one run. Before each sample of a call below 50 ms the same call is made once without being
-timed: of a small image the time was else that of the peer before, which leaves caches, clocks and threads to the next
-one as it likes (the first one after dask-image took three times as long as it does alone, ours or OpenCV's). Peers
+takes any, in turns within one run, in another order each round: threads that still wait for work and cores that slept
+are then not always met by the same peer. Before each sample of a call below 50 ms the same call is made once without
+being timed: of a small image the time was else that of the peer before, which leaves caches, clocks and threads to the
+next one as it likes (the first one after dask-image took three times as long as it does alone, ours or OpenCV's). Peers
 whose one call lasts longer than the limit are run once or left out, and that is said. Peak memory of the largest
 case is that of a process of its own. Run from the repository:
 
@@ -15,6 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import random
 import statistics
 import subprocess
 import sys
@@ -99,7 +101,9 @@ def race(runs: dict[str, Callable[[], object]], budget_s: float, limit_s: float)
             samples[name] = [_seconds(run)]
     rounds = [name for name in runs if samples[name][0] < limit_s]
     cost = sum(samples[name][0] * (1 + (samples[name][0] < UNTIMED_BELOW_S)) for name in rounds)
+    orders = random.Random(0)
     for _ in range(int(min(40, max(3, budget_s / cost)))):
+        orders.shuffle(rounds)
         for name in rounds:
             if samples[name][0] < UNTIMED_BELOW_S:
                 runs[name]()

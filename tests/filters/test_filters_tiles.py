@@ -179,10 +179,22 @@ def test_pixels_that_are_left_out_are_left_out_in_any_tile(rule: Any) -> None:
         target = np.zeros_like(image)
         apply_tiled(image, target, terms, border, tile=tile, options=options)
         np.testing.assert_array_equal(target, whole)
-    if rule != "constant":
-        da = pytest.importorskip("dask.array")
-        got = apply(da.from_array(image, chunks=13), terms, border, options=options)
-        np.testing.assert_array_equal(got.compute(scheduler="sync"), whole)
+    da = pytest.importorskip("dask.array")
+    got = apply(da.from_array(image, chunks=13), terms, border, options=options)
+    np.testing.assert_array_equal(got.compute(scheduler="sync"), whole)
+
+
+@pytest.mark.parametrize("value", [0.0, 1e9, np.nan, np.inf])
+def test_a_constant_border_is_neither_known_nor_missing_in_any_chunk(value: float) -> None:
+    da = pytest.importorskip("dask.array")
+    for image in (holed(31, 40).astype(np.float16), np.ones((31, 40), np.float32)):
+        for nan in ("omit", "raise") if np.isfinite(image).all() else ("omit",):
+            terms, options = Terms(terms=kernel_of_means(7, 4)), Options(nan=nan)  # type: ignore[arg-type]
+            border = Border("constant", value)
+            for dtype in (None, np.float64):
+                whole = apply(image, terms, border, dtype=dtype, options=options)
+                got = apply(da.from_array(image, chunks=13), terms, border, dtype=dtype, options=options)
+                np.testing.assert_array_equal(got.compute(scheduler="sync"), whole)
 
 
 def test_a_tile_with_what_is_not_a_number_can_be_refused() -> None:
@@ -211,6 +223,3 @@ def test_what_cannot_be_tiled_is_said() -> None:
         apply_tiled(image, image, np.ones((3, 3)))
     with pytest.raises(DataError, match="tile"):
         apply_tiled(image, np.zeros_like(image), np.ones((3, 3)), tile=(0, 4))
-    da = pytest.importorskip("dask.array")
-    with pytest.raises(DataError, match="constant border"):
-        apply(da.from_array(image), np.ones((3, 3)), "constant", options=Options(nan="omit"))

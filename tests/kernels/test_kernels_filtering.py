@@ -39,7 +39,15 @@ def framed(shape: tuple[int, ...], dtype: str) -> tuple[np.ndarray, np.ndarray]:
     return whole[1024:].view(dtype).reshape(shape), whole[:1024]
 
 
-def run(source: np.ndarray, target: np.ndarray, pairs: list[tuple[Kernel, Kernel]], work: str, isa: Isa) -> None:
+def run(
+    source: np.ndarray,
+    target: np.ndarray,
+    pairs: list[tuple[Kernel, Kernel]],
+    work: str,
+    isa: Isa,
+    *,
+    streams: bool = False,
+) -> None:
     height, width, channels = target.shape
     places = [
         Place(dtype=a.dtype.name, planes=(), plane_strides=(), row=a.strides[0], pixel=a.strides[1])
@@ -55,6 +63,7 @@ def run(source: np.ndarray, target: np.ndarray, pairs: list[tuple[Kernel, Kernel
         channels=channels,
         border=Border("nearest"),
         threads=2,
+        streams=streams,
     )
     Plan(job, isa).run(source.ctypes.data, target.ctypes.data)
 
@@ -131,3 +140,26 @@ def test_weights_of_zero_read_nothing(every: int, isa: Isa) -> None:
     columns = np.zeros(80, bool)
     columns[40 + 21 - np.flatnonzero(kernel)] = True
     np.testing.assert_array_equal(np.isnan(target[:, :, 0]), np.outer(reads, columns))
+
+
+@pytest.mark.parametrize("which", ["short", "even", "several", "long rows"])
+@pytest.mark.parametrize("width", [1, 15, 16, 17, 41, 64, 307])
+@pytest.mark.parametrize(("source", "target"), [("uint8", "float32"), ("float32", "float32"), ("float32", "float64")])
+def test_what_goes_past_the_caches_is_the_same(source: str, target: str, width: int, which: str, isa: Isa) -> None:
+    work = "double" if target == "float64" else "float"
+    kernels = [tuple(kernel_of(weights(n) + 0.1, n // 2, work) for n in pair) for pair in PAIRS[which]]
+    image = (np.random.default_rng(4).random((21, width, 1)) * 99).astype(source)
+    from_, usual = fenced(image.shape, source), fenced(image.shape, target)
+    from_[:] = image
+    run(from_, usual, kernels, work, isa)  # type: ignore[arg-type]
+    # Rows some lines apart; where they begin within a line depends on the width, since the last one ends with memory.
+    item = usual.itemsize
+    stride = 64 * (width * item // 64 + 2)
+    memory = guarded(-(-(20 * stride + width * item) // 4)).view(np.uint8)
+    memory = memory[memory.size - 20 * stride - width * item :]
+    memory[:] = 205
+    past = np.lib.stride_tricks.as_strided(memory.view(target), usual.shape, (stride, item, item))
+    run(from_, past, kernels, work, isa, streams=True)  # type: ignore[arg-type]
+    np.testing.assert_array_equal(past, usual)
+    past[:] = np.full(item, 205, np.uint8).view(target)
+    assert (memory == 205).all(), "something beside the rows was written"

@@ -54,7 +54,7 @@ def apply(
     border = as_border(border)
     if isinstance(image, Tensor):
         return _on_tensors(image, kernel, border, axes=axes, flip=flip, dtype=dtype, out=out, options=options)
-    if type(image).__module__.split(".")[0] == "dask":
+    if not isinstance(image, np.ndarray) and type(image).__module__.split(".")[0] == "dask":
         from separable.filters.chunks import apply_dask
 
         if out is not None:
@@ -69,7 +69,8 @@ def apply(
         target[...] = filled
         return target
     if target.size:
-        filter_.into(pixels.copy() if np.may_share_memory(pixels, target) else pixels, target)
+        is_shared = out is not None and np.may_share_memory(pixels, target)
+        filter_.into(pixels.copy() if is_shared else pixels, target)
     return target
 
 

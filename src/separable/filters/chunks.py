@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 from torch import Tensor
 
-from separable.errors import DataError, MissingExtraError
+from separable.errors import MissingExtraError
 from separable.filters.borders import Border
 from separable.filters.masked import without_nan
 from separable.filters.passes import FLOATS
@@ -41,27 +41,34 @@ def apply_dask(
     except ImportError as error:
         raise MissingExtraError("apply", package="dask", extra="filters") from error
     checked_type(image.dtype)
-    if options.nan != "propagate" and border.rule == "constant":
-        # The value stands in the chunks like a pixel: whether it is one that is missing can no longer be told.
-        given = f"nan={options.nan!r} and a constant border for a Dask array"
-        raise DataError("apply", given=given, expected="another border, or nan='propagate'")
     terms = as_terms(kernel, options.tolerance)
     filter_ = prepare(image.dtype, image.ndim, terms, border, axes, flip=flip, dtype=dtype, options=options)
     reach = {axis: span for axis, span in filter_.reach.items() if any(span)}
     if 0 in image.shape:
         return da.zeros(image.shape, filter_.types.result, chunks=image.chunks)
+    parts = [image]
     if border.rule == "constant":  # the value need not be one that a pixel can have
-        image = image.astype(FLOATS[filter_.types.work])
-    for axis, (before, after) in reach.items():
-        image = _extended(da, image, axis, before, after, border)
-    image = da.overlap.overlap(image, dict(reach), dict.fromkeys(range(image.ndim), "none"), allow_rechunk=True)
+        parts = [image.astype(FLOATS[filter_.types.work])]
+        if options.nan != "propagate" and image.dtype.kind == "f":
+            # It stands in the chunks like a pixel: what is one is said beside it.
+            parts.append(da.ones(image.shape, dtype=bool, chunks=image.chunks))
+    rules = border, Border("constant")
+    image, *inside = (_with_halo(da, part, reach, rule) for part, rule in zip(parts, rules, strict=False))
     chunks = tuple(
         tuple(size - sum(reach.get(axis, (0, 0))) for size in sizes) for axis, sizes in enumerate(image.chunks)
     )
     meta = np.empty((0,) * image.ndim, filter_.types.result)
     options = replace(options, progress=None)  # which need not travel to other processes
     rule = partial(without_nan, kernel=terms, border=border, dtype=meta.dtype, axes=axes, flip=flip, options=options)
-    return image.map_blocks(_block, filter_=filter_, reach=reach, rule=rule, dtype=meta.dtype, chunks=chunks, meta=meta)
+    how = {"filter_": filter_, "reach": reach, "rule": rule}
+    return da.map_blocks(_block, image, *inside, **how, dtype=meta.dtype, chunks=chunks, meta=meta)
+
+
+def _with_halo(da: Any, image: Any, reach: dict[int, tuple[int, int]], border: Border) -> Any:
+    """The array with what lies beside it, in chunks that overlap as far as the kernel reaches."""
+    for axis, (before, after) in reach.items():
+        image = _extended(da, image, axis, before, after, border)
+    return da.overlap.overlap(image, dict(reach), dict.fromkeys(range(image.ndim), "none"), allow_rechunk=True)
 
 
 def _extended(da: Any, image: Any, axis: int, before: int, after: int, border: Border) -> Any:
@@ -82,13 +89,14 @@ def _extended(da: Any, image: Any, axis: int, before: int, after: int, border: B
 
 def _block(
     pixels: NDArray[Any],
+    inside: NDArray[np.bool_] | None = None,
     *,
     filter_: Prepared,
     reach: dict[int, tuple[int, int]],
-    rule: Callable[[NDArray[Any]], NDArray[Any] | None],
+    rule: Callable[..., NDArray[Any] | None],
 ) -> NDArray[Any]:
     shape = [size - sum(reach.get(axis, (0, 0))) for axis, size in enumerate(pixels.shape)]
-    filled = rule(pixels)
+    filled = rule(pixels, inside=inside)
     if filled is not None:
         starts = [reach.get(axis, (0, 0))[0] for axis in range(pixels.ndim)]
         return filled[tuple(slice(start, start + size) for start, size in zip(starts, shape, strict=True))]

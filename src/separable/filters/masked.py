@@ -68,21 +68,26 @@ def without_nan(
     axes: Sequence[int] | None,
     flip: bool,
     options: Options,
+    inside: NDArray[np.bool_] | None = None,
 ) -> NDArray[Any] | None:
     """The result, in ``dtype``, where pixels are not numbers and the options make that matter; else None.
 
     Results whose kernel touches no NaN are those of ``apply``, the others those of ``apply_masked``: each depends on
-    the pixels under the kernel alone, so it is the same in any tile.
+    the pixels under the kernel alone, so it is the same in any tile. Pixels that are not ``inside`` are the value of a
+    constant border: nothing is known there, and nothing is missing.
     """
     if options.nan == "propagate" or pixels.dtype.kind != "f":
         return None
-    missing = np.isnan(pixels)
+    missing = np.isnan(pixels) if inside is None else np.isnan(pixels) & inside
     if not missing.any():
         return None
     if options.nan == "raise":
         raise DataError("apply", given=f"{int(missing.sum())} pixels that are NaN", expected="numbers")
     terms = as_terms(kernel, options.tolerance)
-    mean = apply_masked(pixels, ~missing, terms, border, axes=axes, flip=flip, options=options)
+    if dtype == np.float64:
+        pixels = pixels.astype(dtype)  # that is what the results beside are computed in
+    known = ~missing if inside is None else inside & ~missing
+    mean = apply_masked(pixels, known, terms, border, axes=axes, flip=flip, options=options)
     reads = Terms(terms=tuple(Term(kernels=tuple(part != 0 for part in term.kernels)) for term in terms.terms))
     outside = replace(border, value=0.0)
     touched = _correlated(missing.astype(np.float32), reads, outside, np.float32, axes, flip, options) > 0

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from separable.filters.borders import Border
 from separable.kernels.filter_pixels import NOWHERE
-from separable.kernels.filter_rows import LONGEST_DIRECT, Rows
-from separable.kernels.filter_taps import DENSE, LONGEST_UNROLLED, SPARSE, Columns
+from separable.kernels.filter_rows import LONGEST_DIRECT, Rows, step_of
+from separable.kernels.filter_taps import DENSE, LINE, LONGEST_UNROLLED, ROWS, SPARSE, Columns
 from separable.kernels.filter_types import group_of
 from separable.kernels.filtering import TERM, WORDS, Filtering, entries
 from separable.kernels.isa import Isa
@@ -27,7 +27,6 @@ from separable.kernels.pool import shared_pool
 RING_BYTES = 704 * 1024
 NARROWEST, WIDEST = 256, 8192  # floats of a strip
 TURNED = 128  # floats of a row that are turned on their side at a time: with their sums they fill half the first cache
-LINE = 64
 HUGE = 2 * 1024 * 1024
 FLOATS = {"float": "float32", "double": "float64"}
 
@@ -82,7 +81,10 @@ class Place:
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """All that a plan depends on. ``terms`` are pairs of kernels, down the columns and along the rows."""
+    """All that a plan depends on. ``terms`` are pairs of kernels, down the columns and along the rows.
+
+    ``streams``: the result is larger than the caches, and may be written past them.
+    """
 
     work: str
     source: Place
@@ -93,6 +95,7 @@ class Job:
     channels: int
     border: Border
     threads: int
+    streams: bool = False
 
 
 class Plan:
@@ -116,11 +119,13 @@ class Plan:
 
     def run(self, source: int, target: int) -> None:
         """Filters the array whose pixel under result 0 lies at ``source`` into the one at ``target``."""
-        with shared_pool(self.job.threads, self.isa).offering() as offer:
+
+        def prepare() -> None:
             self._counter[0] = 0
             self._words[self._source] = source
             self._words[self._target] = target
-            offer(self._call)
+
+        shared_pool(self.job.threads, self.isa).offer(self._call, prepare)
 
     def _measure(self) -> None:
         """How far the kernels reach, and how much of everything is done at a time."""
@@ -134,8 +139,18 @@ class Plan:
         is_turned = any(isinstance(taps, str) for taps in self.row_taps)
         self.at_once = self.group if is_turned else 1
         self.window = self.above + self.below
-        self.block = 8 if self.window <= LONGEST_UNROLLED and not is_turned else 2 * self.group
-        self.ring_rows = self.window + self.block + self.at_once + 4
+        # Narrow pixels are not: four rows at a time are less work, and there is less to write.
+        self.streams = (
+            job.streams
+            and isinstance(self.column_taps[-1], tuple)
+            and job.target.dtype == FLOATS[job.work]
+            and job.target.row % LINE == 0
+        )
+        is_short = self.window <= LONGEST_UNROLLED and not is_turned
+        # Results that go past the caches are summed a row at a time: what four of them need fits the second level.
+        self.block = (4 if self.streams else 8) if is_short else 2 * self.group
+        beyond = 0 if self.streams and len(job.terms) == 1 else ROWS
+        self.ring_rows = self.window + self.block + self.at_once + beyond
 
     def _cut(self) -> None:
         """The image in strips of columns and runs of rows: enough for all threads, few rows read twice."""
@@ -150,7 +165,7 @@ class Plan:
         if planes * strips * runs < 2 * job.threads:
             strips = max(strips, min(-(-2 * job.threads // (planes * runs)), width * c // (4 * self.group)))
         self.part = _up(max(TURNED // c, self.group), self.group)
-        self.strip = _up(-(-width // strips), self.part if self.at_once > 1 else self.group)
+        self.strip = _up(-(-width // strips), self.part if self.at_once > 1 else step_of(job.work, self.isa))
         run = _up(-(-job.rows.size // runs), self.block)
         offsets = [_offsets(place.planes, place.plane_strides) for place in (job.source, job.target)]
         units = [
@@ -169,7 +184,7 @@ class Plan:
         )
         kinds = [FLOATS[job.work]] * (len(job.terms) - 1) + [job.target.dtype]
         columns = tuple(
-            Columns(work=job.work, taps=taps, pixel=kind, adds=t > 0)
+            Columns(work=job.work, taps=taps, pixel=kind, adds=t > 0, streams=self.streams and t == len(job.terms) - 1)
             for t, (taps, kind) in enumerate(zip(self.column_taps, kinds, strict=True))
         )
         filtering = Filtering(
@@ -202,6 +217,7 @@ class Plan:
             "units": len(self._units), "unit_table": self._keep(self._units),
             "target_row": job.target.row, "target_item": np.dtype(job.target.dtype).itemsize,
             "load": self._entries.load,
+            "is_straight": self.at_once == 1 and job.source.dtype == FLOATS[job.work],
             "row_table": self._keep(table), "first_row": first, "last_row": last,
             "above": self.above, "below": self.below, "slot_table": self._keep(slots),
             "ring_rows": self.ring_rows, "ring_row": self.ring_row, "block": self.block, "at_once": self.at_once,

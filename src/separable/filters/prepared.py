@@ -15,7 +15,7 @@ from torch import Tensor
 from separable.errors import SpecError
 from separable.filters.arrays import Separable, Span, address, direct, filter_array
 from separable.filters.borders import Border
-from separable.filters.passes import Plan, is_zero, kernel_of
+from separable.filters.passes import Kernel, Plan, is_zero, kernel_of
 from separable.filters.pixels import Types, choose_types
 from separable.filters.split import cheapest
 from separable.filters.terms import Terms
@@ -118,21 +118,25 @@ def prepare(
 ) -> Prepared:
     """The filter for images of type ``image`` with ``ndim`` axes. What was prepared lately is kept."""
     terms = as_terms(kernel, options.tolerance)
-    where = checked_axes(axes, len(terms.shape), ndim)
+    where = None if axes is None else tuple(axes)
     threads = options.threads or torch.get_num_threads()
-    return _prepared(image, terms, border, where, flip, None if dtype is None else np.dtype(dtype), threads)
+    wanted = None if dtype is None else np.dtype(dtype)
+    return _prepared(image, ndim, terms, border, where, flip=flip, dtype=wanted, threads=threads)
 
 
 @functools.lru_cache(maxsize=256)
 def _prepared(
     image: np.dtype[Any],
+    ndim: int,
     terms: Terms,
     border: Border,
-    axes: tuple[int, ...],
+    axes: tuple[int, ...] | None,
+    *,
     flip: bool,
     dtype: np.dtype[Any] | None,
     threads: int,
 ) -> Prepared:
+    axes = checked_axes(axes, len(terms.shape), ndim)
     types = choose_types(image, terms, dtype)
     order = sorted(range(len(axes)), key=axes.__getitem__)
     weights = [tuple(_turned(term.kernels[at], flip) for at in order) for term in terms.terms]
@@ -147,7 +151,15 @@ def _separable(
     """The terms rounded, without those that are zero; None where none is left."""
     terms = tuple(tuple(kernel_of(*kernel, types.work) for kernel in term) for term in weights)
     terms = tuple(term for term in terms if not any(is_zero(kernel) for kernel in term))
-    return Separable(work=types.work, axes=axes, terms=terms, border=border, threads=threads) if terms else None
+    return _known(types.work, axes, terms, border, threads) if terms else None
+
+
+@functools.lru_cache(maxsize=256)
+def _known(
+    work: str, axes: tuple[int, ...], terms: tuple[tuple[Kernel, ...], ...], border: Border, threads: int
+) -> Separable:
+    """The same filter for the same weights, however they came: what was found for it once is found again."""
+    return Separable(work=work, axes=axes, terms=terms, border=border, threads=threads)
 
 
 def _turned(kernel: NDArray[Any], flip: bool) -> Centred:

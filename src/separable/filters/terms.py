@@ -28,7 +28,7 @@ class Term:
         if not self.kernels:
             raise SpecError("Term", given="no kernels", expected="one an axis")
 
-    @property
+    @functools.cached_property
     def shape(self) -> tuple[int, ...]:
         """The length of every kernel."""
         return tuple(len(kernel) for kernel in self.kernels)
@@ -70,7 +70,7 @@ class Terms:
             given = " and ".join(sorted(map(str, shapes))) or "no terms"
             raise SpecError("Terms", given=given, expected="one term or more, all of one shape")
 
-    @property
+    @functools.cached_property
     def shape(self) -> tuple[int, ...]:
         """The shape of the kernel."""
         return self.terms[0].shape

@@ -21,6 +21,11 @@ UNROLL = 4
 FLOATS = {"float": "float32", "double": "float64"}
 
 
+def step_of(work: str, isa: Isa) -> int:
+    """How many floats a short kernel does at a time: it reads and writes to the next multiple of that."""
+    return UNROLL * lanes_of(work, isa)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Rows:
     """The pass along rows: ``taps`` as in ``Columns``; ``channels`` only matter to the code of short kernels.
@@ -73,7 +78,7 @@ def _direct(f: Function, parameters: list[Value], spec: Rows, taps: tuple[int, .
                 f.store(total, target, f.add(f.mul(x, item), u * lanes * item))
             return []
 
-        f.loop(0, n, columns, step=UNROLL * lanes)
+        f.loop(0, n, columns, step=step_of(spec.work, isa))
         return []
 
     f.loop(0, rows, row)

@@ -18,6 +18,10 @@ from separable.kernels.isa import Isa
 # A short kernel is unrolled with its weights in registers; a long one is a loop that serves every length.
 LONGEST_UNROLLED = 7
 DENSE, SPARSE = "dense", "sparse"
+ROWS = 4  # are summed at a time: each row of the buffer is loaded once for all of them
+# Past the caches memory takes one row at a time faster than several side by side. What the next rows read of the buffer
+# comes from the first cache when all rows of a block are done for so many columns before the next columns are.
+LINE, CHUNK = 64, 256
 
 # slots, buffer, weights, taps, where, before, before_stride, target, target_stride, rows, n, spare
 COLUMN_PASS = ("ptr", "ptr", "ptr", "i64", "ptr", "ptr", "i64", "ptr", "i64", "i64", "i64", "ptr")
@@ -27,19 +31,22 @@ COLUMN_PASS = ("ptr", "ptr", "ptr", "i64", "ptr", "ptr", "i64", "ptr", "i64", "i
 class Columns:
     """The pass down the columns: ``taps`` are the offsets of a short kernel, or ``DENSE``, or ``SPARSE``.
 
-    ``adds``: the sums begin with what other terms left, instead of zero. ``pixel``: what the sums become.
+    ``adds``: the sums begin with what other terms left, instead of zero. ``pixel``: what the sums become. ``streams``:
+    a short kernel's results, floats, go past the caches, which could not hold them anyway; the target's stride is a
+    multiple of ``LINE`` then, and a fence must follow before another thread reads them.
     """
 
     work: str
     taps: tuple[int, ...] | str
     pixel: str
     adds: bool = False
+    streams: bool = False
 
     @property
     def name(self) -> str:
         """The function's name."""
         taps = self.taps if isinstance(self.taps, str) else "_".join(map(str, self.taps))
-        return f"columns_{self.work}_{self.pixel}_{taps}" + "_adds" * self.adds
+        return f"columns_{self.work}_{self.pixel}_{taps}" + "_adds" * self.adds + "_streams" * self.streams
 
 
 def write_columns(module: Module, spec: Columns, isa: Isa) -> None:
@@ -57,7 +64,7 @@ class _Columns:
         self.lanes, self.group, self.item = lanes_of(spec.work, isa), group_of(spec.work, isa), ITEMS[spec.work]
         self.size = PIXELS[spec.pixel][1]
         self.kind = vector(self.lanes, spec.work)
-        self.rows = 4
+        self.rows = 1 if spec.streams else ROWS
         (
             self.slots, self.buffer, self.weights, self.taps, self.where, self.before, self.before_stride,
             self.target, self.target_stride, self.count, self.n, self.spare,
@@ -70,40 +77,56 @@ class _Columns:
         else:
             self.fixed = {k: self._weight(i) for i, k in enumerate(self.spec.taps)}
             over = self._along_each_row
-        full = f.mul(f.div(self.n, group), group)
-        over(0, full)
+        first: Index = 0
+        if self.spec.streams:
+            beyond = f.rem(f.convert("ptrtoint", self.target, "i64"), LINE)
+            first = f.least(self.n, f.div(f.rem(f.sub(LINE, beyond), LINE), self.size))
+            f.when(f.compare("sgt", first, 0), lambda: over(0, first, aside=first))
+        full = f.add(first, f.mul(f.div(f.sub(self.n, first), group), group))
+        over(first, full)
         # The last group is summed aside; of it only the columns that there are go to the target.
-        f.when(f.compare("sgt", self.n, full), lambda: over(full, f.add(full, 1), aside=True))
+        f.when(f.compare("sgt", self.n, full), lambda: over(full, self.n, aside=self.n))
 
-    def _along_each_row(self, first: Index, last: Index, aside: bool = False) -> None:
+    def _along_each_row(self, first: Index, last: Index, aside: Index | None = None) -> None:
         f, taps = self.f, self.spec.taps
 
-        def rows(y: Value, _: list[Value]) -> list[Value]:
-            reach = max(taps) + self.rows  # type: ignore[operator]
-            reads = {i: self._row(f.add(y, i)) for i in range(reach) if any(i - r in taps for r in range(self.rows))}
-            targets = self._targets(y, aside)
+        def rows(begin: Index, end: Index) -> None:
+            def some(y: Value, _: list[Value]) -> list[Value]:
+                reach = max(taps) + self.rows  # type: ignore[operator]
+                used = [i for i in range(reach) if any(i - r in taps for r in range(self.rows))]
+                reads = {i: self._row(f.add(y, i)) for i in used}
+                targets = self._targets(y, aside is not None)
 
-            def columns(x: Value, _: list[Value]) -> list[Value]:
-                self._store(self._unrolled(reads, y, x), targets, x, aside)
+                def columns(x: Value, _: list[Value]) -> list[Value]:
+                    self._store(self._unrolled(reads, y, x), targets, x, aside is not None)
+                    if aside is not None:
+                        self._copy(y, x, aside)
+                    return []
+
+                f.loop(begin, end, columns, step=self.group)
                 return []
 
-            f.loop(first, last, columns, step=self.group)
-            if aside:
-                self._copy(y, f.operand(first, "i64"))
+            f.loop(0, self.count, some, step=self.rows)
+
+        def chunk(x: Value, _: list[Value]) -> list[Value]:
+            rows(x, f.least(f.add(x, CHUNK), last))
             return []
 
-        f.loop(0, self.count, rows, step=self.rows)
+        if self.spec.streams and aside is None:
+            f.loop(first, last, chunk, step=CHUNK)
+        else:
+            rows(first, last)
 
-    def _down_each_group(self, first: Index, last: Index, aside: bool = False) -> None:
+    def _down_each_group(self, first: Index, last: Index, aside: Index | None = None) -> None:
         f = self.f
         sums = self._dense if self.spec.taps == DENSE else self._sparse
 
         def columns(x: Value, _: list[Value]) -> list[Value]:
             def rows(y: Value, _: list[Value]) -> list[Value]:
-                targets = self._targets(y, aside)
-                self._store(sums(y, x), targets, x, aside)
-                if aside:
-                    self._copy(y, x)
+                targets = self._targets(y, aside is not None)
+                self._store(sums(y, x), targets, x, aside is not None)
+                if aside is not None:
+                    self._copy(y, x, aside)
                 return []
 
             f.loop(0, self.count, rows, step=self.rows)
@@ -123,8 +146,8 @@ class _Columns:
             found.append(f.raw(f"select i1 {is_row.name}, ptr {at.name}, ptr {self.spare.name}", "ptr"))
         return found
 
-    def _copy(self, y: Value, x: Index) -> None:
-        """The columns that there are of a group that lies aside."""
+    def _copy(self, y: Value, x: Index, end: Index) -> None:
+        """Of the group that lies aside and begins with column ``x`` those before ``end``."""
         f = self.f
         for r in range(self.rows):
 
@@ -138,14 +161,14 @@ class _Columns:
                     f.raw(f"store {kind} {value.name}, ptr {f.at(at, f.mul(i, self.size)).name}, align {self.size}")
                     return []
 
-                f.loop(0, f.sub(self.n, x), one)
+                f.loop(0, f.least(self.group, f.sub(end, x)), one)
 
             f.when(f.compare("slt", f.add(y, r), self.count), row)
 
     def _store(self, sums: list[list[Value]], targets: list[Value], x: Value, aside: bool) -> None:
         offset = 0 if aside else self.f.mul(x, self.size)
         for row, target in zip(sums, targets, strict=True):
-            write_pixels(self.f, row, self.spec.pixel, target, offset)
+            write_pixels(self.f, row, self.spec.pixel, target, offset, streams=self.spec.streams and not aside)
 
     def _begin(self, y: Value, x: Value) -> list[list[Value]]:
         f = self.f

@@ -50,14 +50,19 @@ def read_pixels(f: Function, pointer: Value, offset: Index, pixel: str, work: st
     return f.convert("fpext", value, vector(lanes, work))
 
 
-def write_pixels(f: Function, values: Sequence[Value], pixel: str, pointer: Value, offset: Index = 0) -> None:
-    """Neighbouring vectors of floats into memory as pixels."""
+def write_pixels(
+    f: Function, values: Sequence[Value], pixel: str, pointer: Value, offset: Index = 0, *, streams: bool = False
+) -> None:
+    """Neighbouring vectors of floats into memory as pixels; with ``streams`` as floats past the caches, aligned."""
     kind, size, _, limits = PIXELS[pixel]
     at = f.at(pointer, offset)
     if limits is None:
         for value in values:
             found = _as_float(f, value, kind)
-            f.raw(f"store {found.type} {found.name}, ptr {at.name}, align {size}")
+            if streams:
+                f.stream(found, at, found.lanes * size)
+            else:
+                f.raw(f"store {found.type} {found.name}, ptr {at.name}, align {size}")
             at = f.at(at, found.lanes * size)
         return
     lanes = values[0].lanes

@@ -13,7 +13,7 @@ from functools import cache, partial
 
 from separable.kernels.convolution import SIGNATURE
 from separable.kernels.filter_pixels import LOAD, NOWHERE, load_name, write_load
-from separable.kernels.filter_rows import ROW_PASS, Rows, write_rows
+from separable.kernels.filter_rows import ROW_PASS, Rows, step_of, write_rows
 from separable.kernels.filter_taps import COLUMN_PASS, Columns, write_columns
 from separable.kernels.filter_types import ITEMS
 from separable.kernels.ir import Function, Index, Module, Value
@@ -27,7 +27,7 @@ WORDS = (
     "counter",  # where the number of the next unit stands
     "units", "unit_table",  # a unit: source offset, target offset, first row, last row, first column, last column
     "source", "target", "target_row", "target_item",
-    "load",  # a function
+    "load", "is_straight",  # a function; whether rows are filtered where they lie, being of the type to compute in
     "row_table", "first_row", "last_row",  # the rows that are read: where each lies, NOWHERE for a constant one
     "above", "below", "slot_table",  # the ring's offset of each logical row, from -above on
     "ring_rows", "ring_row", "block", "at_once",  # rows of the ring, its stride, rows summed, rows read at a time
@@ -71,7 +71,7 @@ def entries(filtering: Filtering, isa: Isa) -> Entries:
     work = filtering.work
     driver, load = f"filter_{work}", load_name(filtering.source, work)
     writers: dict[str, Callable[[Module], None]] = {
-        driver: lambda m: m.function(driver, SIGNATURE, lambda f, p: _Driver(f, p, work).write()),
+        driver: lambda m: m.function(driver, SIGNATURE, lambda f, p: _Driver(f, p, work, isa).write()),
         load: lambda m: write_load(m, filtering.source, work, isa),
     }
     # Rows come last: they call functions, and of objects that are loaded after the first that does, LLVM's loader
@@ -95,12 +95,12 @@ def _source(write: Callable[[Module], None]) -> str:
 
 
 class _Driver:
-    def __init__(self, f: Function, parameters: list[Value], work: str) -> None:
-        self.f, self.item = f, ITEMS[work]
+    def __init__(self, f: Function, parameters: list[Value], work: str, isa: Isa) -> None:
+        self.f, self.isa, self.item, self.step = f, isa, ITEMS[work], step_of(work, isa)
         arguments, thread, *_ = parameters
         self.words = {name: f.load("i64", arguments, 8 * i) for i, name in enumerate(WORDS)}
         memory = f.add(self.words["memory"], f.mul(thread, self.words["memory_stride"]))
-        self.memory = self._pointer(memory)
+        self.memory = self.slots = self._pointer(memory)  # a thread's memory begins with room for slots
         self.buffers, self.aside, self.partial, self.spare = (
             f.at(self.memory, self.words[name]) for name in ("buffers", "aside", "partial", "spare")
         )
@@ -117,6 +117,9 @@ class _Driver:
 
         # A thread may take every unit, and no more than that.
         f.loop(0, words["units"], take)
+        if self.isa.name != "neon":  # there the barrier that ends every step is one for such stores too
+            f.module.declare("llvm.x86.sse.sfence", "void", [])
+            f.raw("call void @llvm.x86.sse.sfence()")
 
     def _unit(self, number: Value) -> None:
         f, words = self.f, self.words
@@ -143,25 +146,72 @@ class _Driver:
     def _fill(self, row: Value, _: list[Value]) -> list[Value]:
         """The next rows, filtered along themselves, into the rings of all terms."""
         f, words = self.f, self.words
-        table = self._pointer(words["row_table"])
-        slots = self.memory  # a thread's memory begins with room for them
 
-        def one(j: Value, _: list[Value]) -> list[Value]:
+        def slot(j: Value, _: list[Value]) -> list[Value]:
             index = f.sub(f.add(row, j), words["first_row"])
-            f.store(f.operand(f.mul(f.rem(index, words["ring_rows"]), words["ring_row"]), "i64"), slots, f.mul(j, 8))
-            is_row = f.compare("slt", f.add(row, j), words["last_row"])
-            f.when(is_row, lambda: self._load(f.load("i64", table, f.mul(index, 8)), j))
+            place = f.mul(f.rem(index, words["ring_rows"]), words["ring_row"])
+            f.store(f.operand(place, "i64"), self.slots, f.mul(j, 8))
             return []
 
-        f.loop(0, words["at_once"], one)
+        f.loop(0, words["at_once"], slot)
+        is_straight = f.compare("ne", words["is_straight"], 0)
+        f.when(is_straight, lambda: self._straight(row))
+        f.when(f.compare("eq", words["is_straight"], 0), lambda: self._buffered(row))
+        return [f.operand(f.add(row, words["at_once"]), "i64")]
+
+    def _buffered(self, row: Value) -> None:
+        """Rows by way of buffers, as floats with what lies beside them."""
+        f = self.f
+
+        def load(j: Value, _: list[Value]) -> list[Value]:
+            at = f.add(row, j)
+            is_row = f.compare("slt", at, self.words["last_row"])
+            f.when(is_row, lambda: self._load(self._offset(at), j, self.x0, self.x1))
+            return []
+
+        f.loop(0, self.words["at_once"], load)
+        self._filter(self.buffers, self.x0, self.x1)
+
+    def _straight(self, row: Value) -> None:
+        """One row from where it lies; by way of the buffer only results whose kernel reaches beyond the image."""
+        f, words, step = self.f, self.words, self.step
+        offset = self._offset(row)
+        is_there = f.compare("ne", offset, NOWHERE)
+        a = f.least(self.x1, f.most(self.x0, f.add(words["first_column"], words["left"])))
+        room = f.sub(f.least(self.x1, f.sub(words["last_column"], words["right"])), a)
+        b = f.add(a, f.mul(f.div(f.most(room, 0), step), step))
+        a, b = f.select(is_there, a, self.x0), f.select(is_there, b, self.x0)
+
+        def end(first: Value, last: Value) -> None:
+            self._load(offset, 0, first, last)
+            self._filter(self.buffers, first, last)
+
+        def middle() -> None:
+            reach = f.mul(f.mul(f.sub(a, words["left"]), words["channels"]), self.item)
+            self._filter(f.at(self.source, f.add(offset, reach)), a, b)
+
+        f.when(f.compare("slt", self.x0, a), lambda: end(self.x0, a))
+        f.when(f.compare("slt", a, b), middle)
+        f.when(f.compare("slt", b, self.x1), lambda: end(b, self.x1))
+
+    def _offset(self, row: Index) -> Value:
+        f = self.f
+        index = f.sub(row, self.words["first_row"])
+        return f.load("i64", self._pointer(self.words["row_table"]), f.mul(index, 8))
+
+    def _filter(self, pixels: Value, first: Value, last: Value) -> None:
+        """Results ``first`` to ``last`` − 1 of rows of floats, that begin as far before them as any kernel reaches."""
+        f, words = self.f, self.words
+        place = f.mul(f.mul(f.sub(first, self.x0), words["channels"]), self.item)
+        n = f.mul(f.sub(last, first), words["channels"])
 
         def term(t: Value, _: list[Value]) -> list[Value]:
             facts = self._term(t)
             self._call(
                 facts["rows"], ROW_PASS,
                 [
-                    f.at(self.buffers, f.mul(facts["row_shift"], self.item)), words["buffer_row"],
-                    f.at(self.memory, facts["ring"]), slots, words["at_once"], self.n,
+                    f.at(pixels, f.mul(facts["row_shift"], self.item)), words["buffer_row"],
+                    f.at(self.memory, f.add(facts["ring"], place)), self.slots, words["at_once"], n,
                     self._pointer(facts["row_weights"]), facts["row_taps"], self._pointer(facts["row_where"]),
                     self.aside,
                 ],
@@ -169,9 +219,8 @@ class _Driver:
             return []
 
         f.loop(0, words["terms"], term)
-        return [f.operand(f.add(row, words["at_once"]), "i64")]
 
-    def _load(self, offset: Value, j: Value) -> None:
+    def _load(self, offset: Value, j: Index, first: Value, last: Value) -> None:
         f, words = self.f, self.words
         is_nowhere = f.compare("eq", offset, NOWHERE)
         at = f.at(self.source, offset)
@@ -180,7 +229,7 @@ class _Driver:
             words["load"], LOAD,
             [
                 row, f.at(self.buffers, f.mul(j, words["buffer_row"])),
-                f.sub(self.x0, words["left"]), f.add(self.x1, words["right"]),
+                f.sub(first, words["left"]), f.add(last, words["right"]),
                 words["first_column"], words["last_column"], self._pointer(words["column_table"]),
                 words["channels"], self._pointer(words["constant"]),
             ],

@@ -50,6 +50,7 @@ class Module:
     def __init__(self) -> None:
         self._declared: dict[str, str] = {}
         self._parts: list[str] = []
+        self.has_streams = False
 
     def declare(self, name: str, result: str, arguments: Sequence[str]) -> None:
         """An external function or an intrinsic; saying it twice is fine."""
@@ -92,7 +93,8 @@ class Module:
         attributes = (
             'attributes #0 = { nounwind "no-builtins" "prefer-vector-width"="512" "min-legal-vector-width"="512" }'
         )
-        return "\n\n".join([*self._declared.values(), *self._parts, attributes]) + "\n"
+        numbers = ["!0 = !{i32 1}"] * self.has_streams
+        return "\n\n".join([*self._declared.values(), *self._parts, attributes, *numbers]) + "\n"
 
 
 class Function:
@@ -183,6 +185,11 @@ class Function:
         """A value into memory; vectors need not be aligned."""
         where = self.at(pointer, offset)
         self.lines.append(f"  store {value.type} {value.name}, ptr {where.name}, align {_alignment(value.type)}")
+
+    def stream(self, value: Value, pointer: Value, alignment: int) -> None:
+        """A value into memory past the caches, at an aligned address; others see it after a fence."""
+        self.module.has_streams = True
+        self.lines.append(f"  store {value.type} {value.name}, ptr {pointer.name}, align {alignment}, !nontemporal !0")
 
     def prefetch(self, pointer: Value, offset: Index = 0) -> None:
         """Asks for a cache line that will be read soon."""

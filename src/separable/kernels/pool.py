@@ -72,11 +72,14 @@ class Pool:
         with self._turn:
             yield lambda phases, count: self._native.run(self._address, phases, count)
 
-    @contextlib.contextmanager
-    def offering(self) -> Iterator[Callable[[int], None]]:
-        """The same for the address of a single step, which all threads call that come before the caller has done it."""
+    def offer(self, step: int, prepare: Callable[[], None]) -> None:
+        """A single step at this address, which all threads call that come before the caller has done it.
+
+        ``prepare`` is called when nobody else uses the pool: it may change the step's arguments.
+        """
         with self._turn:
-            yield lambda step: self._native.offer(self._address, step)
+            prepare()
+            self._native.offer(self._address, step)
 
     def stop(self) -> None:
         """Ends the threads. A stopped pool never runs again."""
@@ -89,8 +92,10 @@ class Pool:
 
 def shared_pool(threads: int, isa: Isa) -> Pool:
     """The pool of this process for so many threads; it ends with the interpreter, and a forked child gets its own."""
+    key = (threads, isa.key)
+    if key in _pools:
+        return _pools[key]
     with _making:
-        key = (threads, isa.key)
         if key not in _pools:
             _pools[key] = Pool(threads, isa)
         return _pools[key]
