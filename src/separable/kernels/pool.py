@@ -93,8 +93,9 @@ class Pool:
 def shared_pool(threads: int, isa: Isa) -> Pool:
     """The pool of this process for so many threads; it ends with the interpreter, and a forked child gets its own."""
     key = (threads, isa.key)
-    if key in _pools:
-        return _pools[key]
+    pool = _pools.get(key)
+    if pool is not None:
+        return pool
     with _making:
         if key not in _pools:
             _pools[key] = Pool(threads, isa)
