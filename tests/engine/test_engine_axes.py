@@ -189,6 +189,16 @@ def test_what_has_no_operator_reads_the_map_in_its_own_axes(function: Callable[.
 
 
 @pytest.mark.parametrize("batch", [1, 2])
+def test_a_convolution_reads_a_map_whose_axes_pytorch_has_put_in_order(batch: int) -> None:
+    """The rows and columns of a map exchanged; an input with its channels last, as Keras gives it."""
+    turned = build(lambda: Between(lambda: Apply(lambda _, x: x.transpose(2, 3))))
+    last = nn.Sequential(Apply(lambda _, x: x.permute(0, 3, 1, 2)), Between(nn.ReLU))
+    for model, x in ((turned, torch.randn(batch, 4, 6, 8)), (build(lambda: last), torch.randn(batch, 6, 8, 4))):
+        (call,) = calls(agrees(model, x), x)
+        assert call.name.endswith("settled")
+
+
+@pytest.mark.parametrize("batch", [1, 2])
 def test_layers_that_no_convolution_is_near_run_in_pytorch(batch: int) -> None:
     x = torch.randn(batch, 20, 6, 8)
     for model in (

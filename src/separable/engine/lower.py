@@ -37,10 +37,9 @@ from separable.engine.volumes import fold_chains, read_volume
 
 FREE = frozenset({"alias", "clone", "detach", "lift_fresh_copy", "_to_copy"})
 RESHAPES = frozenset({"view", "reshape", "_unsafe_view", "squeeze", "unsqueeze"})
-
-
 VIEWS = RESHAPES | {"transpose", "permute", "t"}
 ON_EACH = frozenset({"add", "sub", "mul", "div", "native_layer_norm", "addmm", "mm"})  # pixel, with channels last
+SETTLED = "what reads it natively needs its axes in this order"
 
 
 def lower(recording: Recording, lanes: int) -> Lowered:
@@ -81,32 +80,36 @@ class _Lowering:
     def _enter(self, node: fx.Node) -> None:
         """A value gets a shape, and can be read natively when it is float32 with the batch in front."""
         value = node.meta["val"]
-        if not isinstance(value, Tensor):
-            self.maps[node.name] = Foreign(reason="it reads what is not one tensor")
-            return
-        shape = self.shapes[node.name] = tuple(value.shape)
-        if self.batch is None and len(shape) > 1:
-            self.batch = shape[0]
+        if self.batch is None and isinstance(value, Tensor) and value.ndim > 1:
+            self.batch = value.shape[0]
         if node.meta.get("is_shared"):
+            self.shapes[node.name] = tuple(value.shape)
             self.maps[node.name] = Foreign(reason="it reads memory that is changed in place under another name")
-        elif value.dtype != torch.float32:
-            self.maps[node.name] = Foreign(reason=f"it reads {value.dtype}")
-        elif len(shape) == 5 and shape[0] == self.batch:
-            n, c, depth, h, w = shape
-            names = [slice_name(node.name, d) for d in range(depth)]
-            self.shapes |= dict.fromkeys(names, (n, c, h, w))
-            self.maps[node.name] = Volume(slices=tuple(Map(name=name, shape=(c, h, w), rank=4) for name in names))
-        elif len(shape) not in (2, 3, 4) or shape[0] != self.batch:
-            self.maps[node.name] = Foreign(reason=f"it reads a tensor of {shape}, which is no batch of maps")
         else:
-            self.maps[node.name] = Map(name=node.name, shape=map_shape(shape), rank=len(shape))
+            self.maps[node.name] = self._held(node.name, value)
+
+    def _held(self, name: str, value: Any) -> Map | Volume | Foreign:
+        """What can read the value that is held as ``name``."""
+        if not isinstance(value, Tensor):
+            return Foreign(reason="it reads what is not one tensor")
+        shape = self.shapes[name] = tuple(value.shape)
+        if value.dtype != torch.float32:
+            return Foreign(reason=f"it reads {value.dtype}")
+        if len(shape) == 5 and shape[0] == self.batch:
+            n, c, depth, h, w = shape
+            names = [slice_name(name, d) for d in range(depth)]
+            self.shapes |= dict.fromkeys(names, (n, c, h, w))
+            return Volume(slices=tuple(Map(name=each, shape=(c, h, w), rank=4) for each in names))
+        if len(shape) not in (2, 3, 4) or shape[0] != self.batch:
+            return Foreign(reason=f"it reads a tensor of {shape}, which is no batch of maps")
+        return Map(name=name, shape=map_shape(shape), rank=len(shape))
 
     def _call(self, node: fx.Node) -> None:
         if _operation(node) in FIRST_OF_SEVERAL and _only_first(node):
             return  # it is read where its first result is taken
         try:
             if not self._sees_through(node):
-                nodes = self._native(node)
+                nodes = self._native_or_settled(node)
                 self._append(nodes, self._as_call(node), {name for each in nodes for name in each.inputs})
         except UnsupportedError as unsupported:
             taken = node.args[0] if node.target is operator.getitem else None
@@ -144,6 +147,28 @@ class _Lowering:
         return Call(
             name=node.name, target=target, args=self._arguments(args), kwargs=self._arguments(kwargs), reason=""
         )
+
+    def _native_or_settled(self, node: fx.Node) -> list[Node]:
+        """A native operator, if need be on what PyTorch has brought into the order of the axes that it is seen in."""
+        try:
+            return self._native(node)
+        except UnsupportedError:
+            reader: Any = node.args[0] if node.target is operator.getitem else node
+            before = {
+                n.name: seen for n in reader.all_input_nodes if isinstance(seen := self.maps.get(n.name), Arranged)
+            }
+            values = {n.name: n.meta["val"] for n in reader.all_input_nodes}
+            self.maps |= {name: self._held(f"{name}.settled", values[name]) for name in before}
+            try:
+                nodes = self._native(node)
+            except UnsupportedError:
+                self.maps |= before
+                raise
+        for name, seen in before.items():
+            args = (Name(name=seen.map.name, seen=seen),)
+            call = Call(name=f"{name}.settled", target=Tensor.contiguous, args=args, kwargs={}, reason=SETTLED)
+            self._append([], call, call.needs)
+        return nodes
 
     def _native(self, node: fx.Node) -> list[Node]:
         call, result = node, self.maps[node.name]
@@ -282,7 +307,7 @@ class _Lowering:
             if isinstance(seen, Arranged):
                 return Name(name=seen.map.name, seen=seen)
             if isinstance(seen, Map) and seen.name != leaf.name:
-                return Name(name=seen.name, shape=self.shapes[leaf.name])
+                return Name(name=seen.name, shape=tuple(leaf.meta["val"].shape))
             return Name(name=leaf.name)
 
         return pytree.tree_map(refer, tree, is_leaf=lambda leaf: isinstance(leaf, fx.Node))
