@@ -72,10 +72,9 @@ class Tuner:
         arguments = [self._arguments(kernel) for kernel in kernels]
 
         def whole(i: int) -> Callable[[], None]:
-            address, count = arguments[i][0].ctypes.data, shares(kernels[i], self.threads)
-            count = (
-                count if isinstance(kernels[i], Chain | Winograd) else 1
-            )  # what two shares compute twice is to be seen
+            # What two shares compute twice, and what a share leaves in the cache, is to be seen.
+            is_shared = isinstance(kernels[i], Chain | Winograd)
+            address, count = arguments[i][0].ctypes.data, shares(kernels[i], self.threads) if is_shared else 1
 
             def run() -> None:
                 for share in range(count):
