@@ -12,11 +12,15 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
+from separable.kernels import reference
 from separable.kernels.catalogue import Kernel, name_of, source_of
 from separable.kernels.chain import ARGUMENTS
+from separable.kernels.convolution import Convolution
+from separable.kernels.depthwise import Depthwise
 from separable.kernels.isa import Isa
 from separable.kernels.jit import Library, object_code
 from separable.kernels.layout import Layout
+from separable.kernels.winograd import Winograd
 
 POISON = np.float32(-7.25e30)
 PAGE = mmap.PAGESIZE
@@ -99,3 +103,26 @@ def run(
     assert (target == POISON).all(), "the kernel wrote outside the pixels of its target"
     _held.clear()
     return result
+
+
+def beside_float64(
+    kernel: Convolution | Depthwise | Winograd, isa: Isa, *, shares: int = 1
+) -> tuple[NDArray[np.float32], NDArray[np.float64], float]:
+    """What the kernel gives for random numbers, what float64 gives, and the largest sum before the activation."""
+    spec = kernel.spec
+    rng = np.random.default_rng(spec.macs)
+    x = rng.standard_normal((spec.c_in, *spec.size)).astype(np.float32).astype(np.float64)
+    weight = rng.standard_normal(spec.weight_shape).astype(np.float32)
+    bias = rng.standard_normal(spec.c_out).astype(np.float32)
+    inputs = {0: (kernel.source, x, 0.0)}
+    expected = reference.convolve(x, weight.astype(np.float64), bias.astype(np.float64), spec)
+    if kernel.residual is not None:
+        beside = rng.standard_normal(expected.shape).astype(np.float32).astype(np.float64)
+        inputs[4] = (kernel.residual, beside, float("nan"))
+        expected = expected + beside
+    largest = float(np.abs(expected).max())
+    constants: dict[int, NDArray[np.generic]] = {1: kernel.pack(weight, isa), 2: kernel.pack_bias(bias, isa)}
+    if isinstance(kernel, Convolution) and not kernel.is_rowwise:
+        constants |= dict(zip((5, 6, 7), kernel.offsets(), strict=True))
+    got = run(kernel, isa, inputs, constants, threads=shares)
+    return got, reference.activate(expected, kernel.activation), largest

@@ -2,10 +2,9 @@
 
 import numpy as np
 import pytest
-from guarded import run
+from guarded import beside_float64
 
 from separable.errors import SpecError
-from separable.kernels import reference
 from separable.kernels.convolution import Convolution, Tile
 from separable.kernels.depthwise import Depthwise
 from separable.kernels.epilogue import KINDS, NONE, Activation
@@ -25,25 +24,10 @@ def isa(request: pytest.FixtureRequest) -> Isa:
 
 def agrees(kernel: Convolution | Depthwise, isa: Isa, *, threads: int = 1, order: np.ndarray | None = None) -> None:
     """The kernel, on random numbers, is as far from float64 as its sums are long, and writes only its pixels."""
-    spec = kernel.spec
-    rng = np.random.default_rng(spec.macs)
-    x = rng.standard_normal((spec.c_in, *spec.size)).astype(np.float32).astype(np.float64)
-    weight = rng.standard_normal(spec.weight_shape).astype(np.float32)
-    bias = rng.standard_normal(spec.c_out).astype(np.float32)
-    inputs = {0: (kernel.source, x, 0.0)}
-    expected = reference.convolve(x, weight.astype(np.float64), bias.astype(np.float64), spec)
-    if kernel.residual is not None:
-        beside = rng.standard_normal(expected.shape).astype(np.float32).astype(np.float64)
-        inputs[4] = (kernel.residual, beside, float("nan"))
-        expected = expected + beside
-    expected = reference.activate(expected, kernel.activation)
-    constants = {1: kernel.pack(weight, isa), 2: kernel.pack_bias(bias, isa)}
-    if isinstance(kernel, Convolution) and not kernel.is_rowwise:
-        constants |= dict(zip((5, 6, 7), kernel.offsets(), strict=True))
-    got = run(kernel, isa, inputs, constants, threads=threads)
+    got, expected, _ = beside_float64(kernel, isa, shares=threads)
     if order is not None:
         got = got[order]
-    length = np.prod(spec.weight_shape[1:]) + 2
+    length = np.prod(kernel.spec.weight_shape[1:]) + 2
     bound = np.finfo(np.float32).eps * length * (1 + np.abs(expected).max())
     assert np.abs(got - expected).max() < bound
 

@@ -2,10 +2,9 @@
 
 import numpy as np
 import pytest
-from guarded import run
+from guarded import beside_float64, run
 
 from separable.errors import SpecError
-from separable.kernels import reference
 from separable.kernels.catalogue import source_of
 from separable.kernels.convolution import Tile
 from separable.kernels.epilogue import KINDS, Activation
@@ -45,22 +44,8 @@ def layout(channels: int, size: tuple[int, ...], isa: Isa, border: Border = NO_B
 
 def error_of(kernel: Winograd, isa: Isa, *, shares: int = 1) -> float:
     """The largest distance from float64, relative to the largest output, on random numbers."""
-    spec = kernel.spec
-    rng = np.random.default_rng(spec.macs)
-    x = rng.standard_normal((spec.c_in, *spec.size)).astype(np.float32).astype(np.float64)
-    weight = rng.standard_normal(spec.weight_shape).astype(np.float32)
-    bias = rng.standard_normal(spec.c_out).astype(np.float32)
-    inputs = {0: (kernel.source, x, 0.0)}
-    expected = reference.convolve(x, weight.astype(np.float64), bias.astype(np.float64), spec)
-    if kernel.residual is not None:
-        beside = rng.standard_normal(expected.shape).astype(np.float32).astype(np.float64)
-        inputs[4] = (kernel.residual, beside, float("nan"))
-        expected = expected + beside
-    scale = np.abs(expected).max()
-    expected = reference.activate(expected, kernel.activation)
-    constants = {1: kernel.pack(weight, isa), 2: kernel.pack_bias(bias, isa)}
-    got = run(kernel, isa, inputs, constants, threads=shares)
-    return float(np.abs(got - expected).max() / scale)
+    got, expected, largest = beside_float64(kernel, isa, shares=shares)
+    return float(np.abs(got - expected).max() / largest)
 
 
 SPECS = {

@@ -24,7 +24,6 @@ from separable.engine.operators import ACTIVATIONS, FIRST_OF_SEVERAL, read
 from separable.engine.reading import (
     Foreign,
     Map,
-    Reading,
     Request,
     UnsupportedError,
     Volume,
@@ -193,7 +192,7 @@ class _Lowering:
         request = Request(arguments=arguments, shape=self.shapes[node.name], lanes=self.lanes)
         if any(isinstance(value, Volume) for value in pytree.tree_leaves(arguments)):
             return read_volume(name, request, node.name)
-        return [_node(node.name, read(name, request))]
+        return [read(name, request).node(node.name)]
 
     def _on_each_pixel(self, name: str, arguments: Mapping[str, Any], node: fx.Node, seen: Arranged) -> list[Node]:
         """An operator on maps whose channels come last; its result is seen in the same way."""
@@ -208,7 +207,7 @@ class _Lowering:
         reading = read(name, Request(arguments=given, shape=shape, lanes=self.lanes, is_channels_last=True))
         self.shapes[node.name] = shape
         self.maps[node.name] = seen.with_channels(Map(name=node.name, shape=reading.shape, rank=4))
-        return [_node(node.name, reading)]
+        return [reading.node(node.name)]
 
     def _on_each_image(self, name: str, arguments: Mapping[str, Any], node: fx.Node, seen: Arranged) -> list[Node]:
         """A norm that sees all images' channels as one image's; its constants are alike for every image."""
@@ -216,7 +215,7 @@ class _Lowering:
         reading = read(name, Request(arguments=given, shape=(1, *seen.map.shape), lanes=self.lanes))
         self.shapes[node.name] = (self.batch or 1, *seen.map.shape)
         self.maps[node.name] = replace(seen, map=Map(name=node.name, shape=reading.shape, rank=4))
-        return [_node(node.name, reading)]
+        return [reading.node(node.name)]
 
     def _chunk(self, node: fx.Node) -> dict[str, Any]:
         """The part that ``getitem`` takes of a split along the channels, as the arguments of a slice."""
@@ -342,16 +341,6 @@ def _network(nodes: list[Node], needed: set[str], shapes: Mapping[str, tuple[int
     made = {node.name for node in kept}
     inputs = {name: map_shape(shapes[name]) for node in reversed(kept) for name in node.inputs if name not in made}
     return Network(inputs=inputs, nodes=tuple(reversed(kept)), outputs={name: name for name in outputs})
-
-
-def _node(name: str, reading: Reading) -> Node:
-    return Node(
-        name=name,
-        inputs=reading.inputs,
-        operator=reading.operator,
-        shape=reading.shape,
-        activation=reading.activation,
-    )
 
 
 def _channels_first(value: Any, name: str) -> Any:

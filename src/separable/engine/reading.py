@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from separable.engine.network import Floats, Operator, Shape
+from separable.engine.network import Floats, Node, Operator, Shape
 from separable.kernels.epilogue import NONE, Activation
 
 
@@ -85,6 +85,10 @@ class Reading:
     operator: Operator
     shape: Shape
     activation: Activation = NONE
+
+    def node(self, name: str) -> Node:
+        """It as a node of a network."""
+        return Node(name=name, inputs=self.inputs, operator=self.operator, shape=self.shape, activation=self.activation)
 
 
 def map_shape(shape: Sequence[int]) -> Shape:

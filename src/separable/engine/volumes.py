@@ -15,7 +15,7 @@ from torch import Tensor
 
 from separable.engine.network import Affine, Combine, Convolve, Edit, Mean, Network, Node
 from separable.engine.operators import read
-from separable.engine.reading import Reading, Request, UnsupportedError, Volume, slice_name
+from separable.engine.reading import Request, UnsupportedError, Volume, slice_name
 from separable.kernels.epilogue import NONE
 from separable.spec import ConvSpec
 
@@ -32,7 +32,7 @@ def read_volume(operation: str, request: Request, result: str) -> list[Node]:
     for d in range(request.shape[2]):
         reading = read(operation, _at(request, d))
         operator = nodes[0].operator if nodes else reading.operator  # one object, so that its constants are kept once
-        nodes.append(_node(slice_name(result, d), replace(reading, operator=operator)))
+        nodes.append(replace(reading, operator=operator).node(slice_name(result, d)))
     return nodes
 
 
@@ -89,16 +89,6 @@ def _at(request: Request, depth: int) -> Request:
         raise UnsupportedError(NO_DEPTH)
     n, c, _, h, w = request.shape
     return Request(arguments=arguments, shape=(n, c, h, w), lanes=request.lanes)
-
-
-def _node(name: str, reading: Reading) -> Node:
-    return Node(
-        name=name,
-        inputs=reading.inputs,
-        operator=reading.operator,
-        shape=reading.shape,
-        activation=reading.activation,
-    )
 
 
 def _volume(request: Request, name: str) -> Volume:
@@ -198,7 +188,7 @@ def _pooled(operation: str, request: Request, result: str) -> list[list[Node]]:
         nodes = []
         for _, i in _taps(d * stride[0] - pad[0], kernel[0], dilation[0], len(x.slices)):
             on_map = Request(arguments={**flat, "self": x.slices[i]}, shape=(n, c, h, w), lanes=request.lanes)
-            nodes.append(_node(f"{slice_name(result, d)}.{i}", read(operation, on_map)))
+            nodes.append(read(operation, on_map).node(f"{slice_name(result, d)}.{i}"))
         windows.append(nodes)
     return windows
 
