@@ -151,6 +151,16 @@ def test_no_call_is_left_to_pytorch(name: str, batch: int) -> None:
     assert not calls(program, x)
 
 
+@pytest.mark.parametrize("name", sorted(NATIVE.keys() - {"instance norm with weights"}))  # PyTorch refuses that one
+def test_a_batch_may_be_empty(name: str) -> None:
+    agrees(build(lambda: Between(NATIVE[name])), torch.randn(0, 4, 6, 8))
+
+
+def test_a_single_number_has_no_axes() -> None:
+    model = nn.Sequential(nn.Conv2d(4, 1, (6, 8)), Apply(lambda _, x: torch.sigmoid(x.squeeze())))
+    agrees(build(lambda: model), torch.randn(1, 4, 6, 8))
+
+
 def test_signals_may_have_their_channels_last() -> None:
     class Speech(nn.Module):
         def __init__(self) -> None:

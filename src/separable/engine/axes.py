@@ -41,6 +41,8 @@ class Arranged:
     @property
     def is_channels_last(self) -> bool:
         """Whether the tensor has the channels behind everything else, which is in order."""
+        if not self.groups:
+            return False
         *before, last = self.groups
         plain = of_map(self.map, prod(a.size for g in before for a in g if a.kind == "n")).groups
         return last == plain[1] != () and _joined(a for g in before for a in g) == _joined(
@@ -59,18 +61,21 @@ class Arranged:
 
     def restored(self, x: Tensor) -> Tensor:
         """The map's own tensor from one that is seen in this way."""
-        flat = [a for group in self.groups for a in group]
-        order = sorted(range(len(flat)), key=lambda i: ("nchw".index(flat[i].kind), -flat[i].stride))
+        flat, order = self._parts()
         c, h, w = self.map.shape
         return x.reshape([a.size for a in flat]).permute(order).reshape(-1, c, h, w)
 
     def seen(self, x: Tensor) -> Tensor:
         """The map's own tensor, seen in this way."""
-        flat = [a for group in self.groups for a in group]
-        order = sorted(range(len(flat)), key=lambda i: ("nchw".index(flat[i].kind), -flat[i].stride))
+        flat, order = self._parts()
         back = sorted(range(len(order)), key=order.__getitem__)
         whole = x.reshape([flat[i].size for i in order]).permute(back)
         return whole.reshape([prod(a.size for a in group) for group in self.groups])
+
+    def _parts(self) -> tuple[list[Axis], list[int]]:
+        """All parts of axes in the tensor's order, and where each of them stands, in the map's order."""
+        flat = [a for group in self.groups for a in group]
+        return flat, sorted(range(len(flat)), key=lambda i: ("nchw".index(flat[i].kind), -flat[i].stride))
 
 
 def of_map(map: Map, batch: int) -> Arranged:

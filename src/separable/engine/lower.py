@@ -257,8 +257,10 @@ class _Lowering:
     def _sees_axes(self, node: fx.Node, name: str, source: Any) -> bool:
         """Whether a map is seen with other axes; where only its channels stand in another order, they are reordered."""
         value = node.meta["val"]
+        if not self.batch:
+            return False  # axes without elements cannot be told from each other
         if isinstance(source, Map) and not source.is_flattened:
-            source = of_map(source, self.batch or 1)
+            source = of_map(source, self.batch)
         if not isinstance(source, Arranged) or name not in VIEWS | FREE or node.meta["is_shared"]:
             return False
         if value.dtype != torch.float32:
@@ -270,7 +272,7 @@ class _Lowering:
             seen = viewed(source, value.shape)
         if seen is None:
             return False
-        order = order_of_channels(seen, self.batch or 1)
+        order = order_of_channels(seen, self.batch)
         x = source.map
         if order is None:
             self.maps[node.name] = seen
