@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from separable.engine.network import (
+from separable.kernels.epilogue import NONE
+from separable.runtime.network import (
     Activate,
     Affine,
     Combine,
@@ -21,7 +22,6 @@ from separable.engine.network import (
     Pooling,
     Reorder,
 )
-from separable.kernels.epilogue import NONE
 from separable.spec import ConvSpec
 
 FINISHING = Convolve | Combine | Pooling | Activate | NormaliseGroups  # with an activation

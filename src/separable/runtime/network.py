@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from separable.kernels.epilogue import NONE, Activation
 from separable.kernels.resampling import Axis
@@ -25,18 +25,19 @@ class Convolve:
     """A convolution or a linear layer. A second input of the node is added before its activation.
 
     ``gain`` multiplies the weights of each output channel, when they are asked for: ``weight`` may be the model's own
-    memory, and a network need not hold its weights a second time.
+    memory, or lie in a file, and a network need not hold its weights a second time.
     """
 
     spec: ConvSpec
-    weight: Floats
+    weight: ArrayLike
     bias: Floats
     gain: Floats | None = None
 
     @property
     def weights(self) -> Floats:
         """What the maps are multiplied with: (c_out, c_in/g, k_h, k_w)."""
-        return self.weight if self.gain is None else self.weight * self.gain[:, None, None, None]
+        weight = np.asarray(self.weight, np.float32)
+        return weight if self.gain is None else weight * self.gain[:, None, None, None]
 
     def scaled(self, scale: Floats, shift: Floats) -> Convolve:
         """With y·scale + shift behind it."""

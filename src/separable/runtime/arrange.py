@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from separable.engine.network import Convolve, Floats, Network, Node
+from separable.runtime.network import Convolve, Floats, Network, Node
 from separable.spec import ConvSpec
 
 

@@ -12,9 +12,23 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from separable.engine import tiles, winograds
-from separable.engine.chains import chain_of, find_chains, is_expected_to_pay
-from separable.engine.network import (
+from separable.errors import ModelError
+from separable.kernels import convolution, normalising
+from separable.kernels.catalogue import Kernel
+from separable.kernels.chain import OF_A_LINK, Chain, Weighted, packed_floats
+from separable.kernels.convolution import Convolution, Floats
+from separable.kernels.elementwise import Elementwise, spread
+from separable.kernels.gathering import Gather
+from separable.kernels.group_norm import GroupNorm
+from separable.kernels.isa import Isa
+from separable.kernels.layout import ITEM, NO_BORDER, Border, Layout, channels_last, panels, planar
+from separable.kernels.moving import Move
+from separable.kernels.pooling import GlobalAverage, Pool
+from separable.kernels.resampling import Resample
+from separable.kernels.shifting import Shift
+from separable.runtime import tiles, winograds
+from separable.runtime.chains import chain_of, find_chains, is_expected_to_pay
+from separable.runtime.network import (
     Activate,
     Combine,
     Convolve,
@@ -31,20 +45,6 @@ from separable.engine.network import (
     Shape,
     Take,
 )
-from separable.errors import ModelError
-from separable.kernels import convolution, normalising
-from separable.kernels.catalogue import Kernel
-from separable.kernels.chain import OF_A_LINK, Chain, Weighted, packed_floats
-from separable.kernels.convolution import Convolution, Floats
-from separable.kernels.elementwise import Elementwise, spread
-from separable.kernels.gathering import Gather
-from separable.kernels.group_norm import GroupNorm
-from separable.kernels.isa import Isa
-from separable.kernels.layout import ITEM, NO_BORDER, Border, Layout, channels_last, panels, planar
-from separable.kernels.moving import Move
-from separable.kernels.pooling import GlobalAverage, Pool
-from separable.kernels.resampling import Resample
-from separable.kernels.shifting import Shift
 
 Kernels = tuple[Kernel, ...]  # that do some work one after the other
 Choose = Callable[[Sequence[Kernels]], Kernels]
