@@ -140,6 +140,8 @@ def shrink(
     fit, check = _data(data, example, options.samples)
     sites = trace(model, example)
     _require_sites(sites)
+    metrics = metrics or {}
+    reached = _measured(metrics, model)
     machine = this_machine()
     plan, prices = told_by_first(lambda: _plan(model, example, sites, fit, budget, engine, options.progress))
     recovered = _recovered(model, rewrite(model, plan), fit, check, options)
@@ -160,7 +162,7 @@ def shrink(
         calibrated=recovered.calibrated,
         distilled=recovered.distilled,
         agreement=compare(model, recovered.model, example if check is None else check),
-        metrics=_measured(metrics or {}, model, recovered.model),
+        metrics={name: (reached[name], now) for name, now in _measured(metrics, recovered.model).items()},
         inputs=0 if fit is None else fit.samples or 0,
         notes=(*plan.notes, *recovered.notes),
         warnings=_warnings(model, plan.budget, timings[0], fit),
@@ -299,11 +301,15 @@ def _recovered(
     return _Recovered(model=student, calibrated=calibrated, notes=(f"{note}, and was left out.",))
 
 
-def _measured(
-    metrics: Mapping[str, Metric], original: nn.Module, rewritten: nn.Module
-) -> dict[str, tuple[float, float]]:
-    with evaluating(original, rewritten):
-        return {name: (float(metric(original)), float(metric(rewritten))) for name, metric in metrics.items()}
+def _measured(metrics: Mapping[str, Metric], model: nn.Module) -> dict[str, float]:
+    with evaluating(model):
+        found = {name: metric(model) for name, metric in metrics.items()}
+    for name, number in found.items():
+        try:
+            found[name] = float(number)
+        except (TypeError, ValueError) as error:
+            raise SeparableError(f"metric {name!r}", given=repr(number), expected="a number") from error
+    return found
 
 
 def _warnings(model: nn.Module, budget: Budget, timings: Comparison, fit: Batches | None) -> tuple[str, ...]:

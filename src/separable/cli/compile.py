@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import json
-from typing import Any
 
 import click
 import torch
 
 from separable import engine
-from separable.cli.arguments import MODEL_HELP, load_model, model_argument
+from separable.cli.arguments import MODEL_HELP, load_model, model_argument, threads_option
 
 
 @click.command(name="compile", epilog=MODEL_HELP)
 @model_argument
-@click.option("--threads", type=click.IntRange(min=1), help="Processor threads; all of them when not given.")
-def command(reference: str, shape: str | None, as_json: bool, **given: Any) -> None:
+@threads_option
+def command(reference: str, shape: str | None, as_json: bool) -> None:
     """Compile MODEL for this processor, keep the code, and say what runs natively and what is left to PyTorch."""
     model, example = load_model(reference, shape)
-    threads = given["threads"] or torch.get_num_threads()
-    program = engine.compile(model, example, threads=threads)
+    program = engine.compile(model, example)
     explained = program.explain()
-    click.echo(json.dumps({"explanation": explained.splitlines(), "threads": threads}) if as_json else explained)
+    facts = {"explanation": explained.splitlines(), "threads": torch.get_num_threads()}
+    click.echo(json.dumps(facts) if as_json else explained)

@@ -9,9 +9,9 @@ from typing import Any
 
 import click
 import numpy as np
-import torch
 
 from separable import filters
+from separable.cli.arguments import threads_option
 from separable.errors import FileError, SpecError
 from separable.factor.kernel2d import TOLERANCE
 from separable.filters import figure, files, stream
@@ -75,7 +75,7 @@ def kernel_options(command: Callable[..., None]) -> Callable[..., None]:
 @click.option("--explain", is_flag=True, help="Print the kernel's terms and the fastest way; TARGET may be left out.")
 @click.option("--fastest", is_flag=True, help="Take the fastest way; the last bits may differ between machines.")
 @click.option("--figure", "figure_path", type=click.Path(path_type=Path), help="Draw before, after and the terms.")
-@click.option("--threads", type=click.IntRange(1), help="Processor threads; all of them when not given.")
+@threads_option
 def command(source: Path, target: Path | None, kernel: str, **given: Any) -> None:
     """Filter the picture SOURCE into TARGET, axis by axis.
 
@@ -84,8 +84,6 @@ def command(source: Path, target: Path | None, kernel: str, **given: Any) -> Non
     """
     if target is None and not given["explain"]:
         raise click.UsageError("TARGET is missing; it may be left out with --explain only.")
-    if given["threads"]:
-        torch.set_num_threads(given["threads"])
     _check_targets(target, given["figure_path"], overwrite=given["overwrite"])
     recipe = _recipe(kernel, given)
     picture = files.read(source, given["channels"])
