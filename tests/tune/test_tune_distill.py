@@ -118,6 +118,26 @@ def test_the_losses_are_those_worked_by_hand() -> None:
     assert loss.total == pytest.approx(divergence + 0.5 * math.log(2), rel=1e-5)
 
 
+def test_among_logits_an_output_without_classes_is_compared_by_its_values() -> None:
+    class Bias(nn.Module):
+        def __init__(self, value: float) -> None:
+            super().__init__()
+            self.bias = nn.Parameter(torch.tensor(value))
+
+        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+            return x + 0 * self.bias, x[:, 0] + self.bias
+
+    images = torch.tensor([[1.0, 0.0], [-1.0, 0.0]])  # the second output varies by 1 around its mean
+    data = read_batches(images, images)
+    (loss,) = distill(Bias(0.0), Bias(0.5), data, options=DistillOptions(steps=1)).history
+    assert loss.output == pytest.approx((0.0 + 0.25) / 2)  # no divergence of the logits, and an error of 0.5² / 1
+
+
+def test_weights_of_float16_are_refused_before_the_work() -> None:
+    with pytest.raises(ModelError, match="float16"):
+        distill(trained(), rewritten(trained()).half(), batches(), options=SHORT)
+
+
 def test_what_does_not_require_a_gradient_is_not_trained() -> None:
     student = rewritten(trained())
     student.get_submodule("classify").requires_grad_(False)

@@ -136,8 +136,9 @@ def _imported(module_name: str, reference: str, where: str) -> ModuleType:
     try:
         return importlib.import_module(module_name)
     except Exception as error:  # whatever another's code raises
-        is_absent = isinstance(error, ModuleNotFoundError) and f"{module_name}.".startswith(f"{error.name}.")
-        remedy = f"No module {error.name!r}." if is_absent else f"{module_name} raised {_raised(error)}."
+        missing = error.name if isinstance(error, ModuleNotFoundError) else None
+        is_absent = missing is not None and f"{module_name}.".startswith(f"{missing}.")
+        remedy = f"No module {missing!r}." if is_absent else f"{module_name} raised {_raised(error)}."
         raise ModelError(where, given=reference, expected="package.module:callable", remedy=remedy) from error
     finally:
         sys.path.remove("")
