@@ -17,6 +17,8 @@ from torch import Tensor, nn
 from tune_networks import SmallNet, digits, error, rewritten, trained, untrained
 
 from separable.errors import DataError, FileError, ModelError, SeparableError
+from separable.factor import FAMILIES
+from separable.nn.factorized import from_factors, spec_of
 from separable.tune import Batches, DistillOptions, distill, read_batches
 from separable.tune.checkpoint import load_checkpoint
 
@@ -131,6 +133,20 @@ def test_among_logits_an_output_without_classes_is_compared_by_its_values() -> N
     data = read_batches(images, images)
     (loss,) = distill(Bias(0.0), Bias(0.5), data, options=DistillOptions(steps=1)).history
     assert loss.output == pytest.approx((0.0 + 0.25) / 2)  # no divergence of the logits, and an error of 0.5² / 1
+
+
+def test_a_layer_that_answers_the_same_everywhere_does_not_drown_the_others() -> None:
+    conv = nn.Conv2d(1, 4, 3)
+    nn.init.zeros_(conv.weight)
+    factors = FAMILIES["spatial"].factorize(conv.weight, spec_of(conv, (8, 8)), (1,))
+    images = torch.randn(16, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    student = nn.Sequential(from_factors(factors, bias=conv.bias))
+    for weight in student.parameters():  # rounding would be what its error is divided by
+        nn.init.constant_(weight, 0.1)
+    history = distill(
+        nn.Sequential(conv), student, read_batches(images, images), options=DistillOptions(steps=3)
+    ).history
+    assert max(loss.features for loss in history) < 1
 
 
 def test_weights_of_float16_are_refused_before_the_work() -> None:

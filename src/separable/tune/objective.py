@@ -112,9 +112,11 @@ def _error(where: str, found: Sequence[Tensor], wanted: Sequence[Tensor]) -> Ten
 
 
 def _energy(tensors: Sequence[Tensor]) -> float:
-    """The mean square around the mean of each channel (axis 1); 1 where there is nothing around it."""
+    """The mean square around the mean of each channel (axis 1); 1 where nothing but rounding is around it."""
     centred = [tensor - tensor.mean([axis for axis in range(tensor.dim()) if axis != 1], True) for tensor in tensors]
-    return float(_mean([tensor.square().mean() for tensor in centred])) or 1.0
+    around, whole = (float(_mean([tensor.square().mean() for tensor in each])) for each in (centred, tensors))
+    rounding = (10 * torch.finfo(tensors[0].dtype).eps) ** 2 * whole
+    return around if around > rounding else 1.0
 
 
 def _mean(scalars: Sequence[Tensor]) -> Tensor:
