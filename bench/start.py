@@ -118,8 +118,8 @@ def table(rows: list[dict[str, Any]]) -> str:
         "# The first call, and the memory of a network\n\nOne 224×224 image. First call: compiling (or making the "
         "session) and the first output, imports and the building of the model apart. Peak: the most resident memory "
         f"of the whole process over {CALLS} more calls; added: that less what was resident after the imports, and how "
-        "much of it PyTorch took to build the model before anything was compiled (a saved program and ONNX Runtime read "
-        "a file).\n\n"
+        "much of it PyTorch took to build the model, before anything was compiled (a saved program and ONNX Runtime "
+        "read a file).\n\n"
         "| network | runtime | imports, s | model, s | first call, s | after imports, MB | resident, MB | peak, MB | "
         "added, MB | of it PyTorch's model, MB |\n|---|---|---|---|---|---|---|---|---|---|\n"
     )
