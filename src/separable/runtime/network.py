@@ -18,6 +18,7 @@ from separable.spec import ConvSpec
 
 Floats = NDArray[np.float32]
 Shape = tuple[int, int, int]
+NON_NEGATIVE = frozenset({"relu", "sigmoid", "hard_sigmoid"})
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -168,6 +169,11 @@ class Node:
     def macs(self) -> int:
         """Multiply-accumulates for one image."""
         return self.operator.spec.macs if isinstance(self.operator, Convolve) else 0
+
+    @property
+    def is_non_negative(self) -> bool:
+        """Whether its activation leaves nothing below zero."""
+        return self.activation.kind in NON_NEGATIVE or (self.activation.kind == "clamp" and self.activation.low >= 0)
 
     def __str__(self) -> str:
         what = type(self.operator).__name__.lower()

@@ -27,6 +27,7 @@ from separable.kernels.pooling import GlobalAverage, Pool
 from separable.kernels.resampling import Resample
 from separable.kernels.shifting import Shift
 from separable.runtime import tiles, winograds
+from separable.runtime.arrange import border
 from separable.runtime.chains import chain_of, find_chains, is_expected_to_pay
 from separable.runtime.network import (
     Activate,
@@ -48,7 +49,6 @@ from separable.runtime.network import (
 
 Kernels = tuple[Kernel, ...]  # that do some work one after the other
 Choose = Callable[[Sequence[Kernels]], Kernels]
-NON_NEGATIVE = frozenset({"relu", "sigmoid", "hard_sigmoid"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,20 +162,13 @@ class _Scheduler:
 
     def _lay_out(self, name: str, shape: Shape, node: Node | None) -> None:
         """Decides the border of a map from those who read it."""
-        border, fills = NO_BORDER, set()
+        widest, self.fills[name] = NO_BORDER, 0.0
         for reader in self.readers[name]:
-            operator = reader.operator
-            if isinstance(operator, Convolve | Pooling) and reader.inputs[0] == name:
-                border = _widest(border, operator.spec.padding)  # type: ignore[arg-type]
-                if any(map(any, operator.spec.padding)):
-                    is_max = isinstance(operator, Pooling) and operator.kind == "max"
-                    fills.add(float("-inf") if is_max and not _is_non_negative(node) else 0.0)
-        if len(fills) > 1:
-            raise ModelError(
-                name, given="a map that is padded with zeros and pooled with padding", expected="one kind of padding"
-            )
-        self.layouts[name] = panels(shape[0], shape[1:], self.isa.lanes, border)
-        self.fills[name] = fills.pop() if fills else 0.0
+            fill = border(reader, name, node)
+            if fill is not None:
+                widest = _widest(widest, reader.operator.spec.padding)  # type: ignore[union-attr,arg-type]
+                self.fills[name] = fill
+        self.layouts[name] = panels(shape[0], shape[1:], self.isa.lanes, widest)
 
     def _node(self, node: Node) -> None:
         source, target = self.layouts[node.inputs[0]], self.layouts[node.name]
@@ -405,9 +398,3 @@ def _rounded(size: int) -> int:
 def _widest(a: Border, b: Border) -> Border:
     (t, u), (v, w) = (tuple(max(p, q) for p, q in zip(x, y, strict=True)) for x, y in zip(a, b, strict=True))
     return ((t, u), (v, w))
-
-
-def _is_non_negative(node: Node | None) -> bool:
-    if node is None:
-        return False
-    return node.activation.kind in NON_NEGATIVE or (node.activation.kind == "clamp" and node.activation.low >= 0)
