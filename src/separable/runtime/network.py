@@ -18,7 +18,7 @@ from separable.spec import ConvSpec
 
 Floats = NDArray[np.float32]
 Shape = tuple[int, int, int]
-NON_NEGATIVE = frozenset({"relu", "sigmoid", "hard_sigmoid"})
+NON_NEGATIVE = frozenset({"relu", "sigmoid", "hard_sigmoid", "softplus", "absolute", "exp"})
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -75,7 +75,7 @@ class Mean:
 
 @dataclass(frozen=True, kw_only=True)
 class Combine:
-    """``operation`` of two maps: ``"add"``, ``"subtract"``, ``"multiply"``, ``"maximum"``; one may have one pixel."""
+    """``operation`` of two maps; the second may have one pixel or one channel. ``kernels.elementwise`` names them."""
 
     operation: str
 
@@ -83,6 +83,13 @@ class Combine:
 @dataclass(frozen=True, kw_only=True)
 class Activate:
     """Only the node's activation."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Slope:
+    """A leaky ReLU with a slope for each channel."""
+
+    slope: Floats
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,6 +126,18 @@ class Reorder:
     order: NDArray[np.int64]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Softmax:
+    """Over the channels of each pixel."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reduce:
+    """The greatest (``kind`` is ``"max"``) or the ``"mean"`` of each pixel's channels."""
+
+    kind: str
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Normalise:
     """Each pixel's channels less their mean, over their deviation; then ·scale + shift for each channel."""
@@ -145,11 +164,14 @@ Operator = (
     | Mean
     | Combine
     | Activate
+    | Slope
     | Join
     | Part
     | Pad
     | Take
     | Reorder
+    | Softmax
+    | Reduce
     | Normalise
     | NormaliseGroups
 )
