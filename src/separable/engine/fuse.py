@@ -21,10 +21,11 @@ from separable.runtime.network import (
     Part,
     Pooling,
     Reorder,
+    Slope,
 )
 from separable.spec import ConvSpec
 
-FINISHING = Convolve | Combine | Pooling | Activate | NormaliseGroups  # with an activation
+FINISHING = Convolve | Combine | Pooling | Activate | Slope | NormaliseGroups  # with an activation
 
 
 def fuse(network: Network) -> Network:

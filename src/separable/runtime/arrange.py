@@ -1,5 +1,6 @@
-"""Makes channels fit panels. In: a network, the lanes of a panel. Out: the same function in channels that kernels take.
+"""Makes maps fit kernels. In: a network, the lanes of a panel. Out: the same function in maps that kernels take.
 
+A map has one border: one that is padded with zeros for some and with the least number for others gets a copy.
 Groups that are no whole panels are put together, with zeros between them. A depthwise convolution with a multiplier
 writes one plane of panels for each filter; who reads it gets its weights in that order.
 """
@@ -10,14 +11,46 @@ from dataclasses import replace
 
 import numpy as np
 
-from separable.runtime.network import Convolve, Floats, Network, Node
+from separable.runtime.network import Activate, Convolve, Floats, Network, Node, Pooling
 from separable.spec import ConvSpec
+
+LEAST = float("-inf")
 
 
 def arrange(network: Network, lanes: int) -> Network:
-    """Both changes; the first leaves no group that is not whole panels."""
+    """All changes; the second leaves no group that is not whole panels."""
+    network = _with_one_border(network)
     network = replace(network, nodes=tuple(_with_whole_groups(node, lanes) for node in network.nodes))
     return _in_planes(network, lanes)
+
+
+def _with_one_border(network: Network) -> Network:
+    readers, made = network.readers(), {node.name: node for node in network.nodes}
+    copies = {
+        name: Node(name=f"{name}.pooled", inputs=(name,), operator=Activate(), shape=shape)
+        for name, shape in network.shapes.items()
+        if {border(reader, name, made.get(name)) for reader in readers[name]} >= {0.0, LEAST}
+    }
+    nodes = [copies[name] for name in network.inputs if name in copies]
+    for node in network.nodes:
+        source = node.inputs[0]
+        if source in copies and border(node, source, made.get(source)) == LEAST:
+            node = replace(node, inputs=(copies[source].name,))
+        nodes += [node, *([copies[node.name]] if node.name in copies else [])]
+    return replace(network, nodes=tuple(nodes))
+
+
+def border(reader: Node, name: str, writer: Node | None) -> float | None:
+    """What a reader must find around the map ``name``; None for one that does not look there."""
+    operator = reader.operator
+    if (
+        not isinstance(operator, Convolve | Pooling)
+        or reader.inputs[0] != name
+        or not any(map(any, operator.spec.padding))
+    ):
+        return None
+    is_max = isinstance(operator, Pooling) and operator.kind == "max"
+    return LEAST if is_max and not (writer and writer.is_non_negative) else 0.0
 
 
 def _with_whole_groups(node: Node, lanes: int) -> Node:

@@ -18,6 +18,7 @@ from separable.spec import ConvSpec
 
 Floats = NDArray[np.float32]
 Shape = tuple[int, int, int]
+NON_NEGATIVE = frozenset({"relu", "sigmoid", "hard_sigmoid", "softplus", "absolute", "exp"})
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -74,7 +75,7 @@ class Mean:
 
 @dataclass(frozen=True, kw_only=True)
 class Combine:
-    """``operation`` of two maps: ``"add"``, ``"subtract"``, ``"multiply"``, ``"maximum"``; one may have one pixel."""
+    """``operation`` of two maps; the second may have one pixel or one channel. ``kernels.elementwise`` names them."""
 
     operation: str
 
@@ -82,6 +83,13 @@ class Combine:
 @dataclass(frozen=True, kw_only=True)
 class Activate:
     """Only the node's activation."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Slope:
+    """A leaky ReLU with a slope for each channel."""
+
+    slope: Floats
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,6 +126,18 @@ class Reorder:
     order: NDArray[np.int64]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Softmax:
+    """Over the channels of each pixel."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reduce:
+    """The greatest (``kind`` is ``"max"``) or the ``"mean"`` of each pixel's channels."""
+
+    kind: str
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Normalise:
     """Each pixel's channels less their mean, over their deviation; then ·scale + shift for each channel."""
@@ -144,11 +164,14 @@ Operator = (
     | Mean
     | Combine
     | Activate
+    | Slope
     | Join
     | Part
     | Pad
     | Take
     | Reorder
+    | Softmax
+    | Reduce
     | Normalise
     | NormaliseGroups
 )
@@ -168,6 +191,11 @@ class Node:
     def macs(self) -> int:
         """Multiply-accumulates for one image."""
         return self.operator.spec.macs if isinstance(self.operator, Convolve) else 0
+
+    @property
+    def is_non_negative(self) -> bool:
+        """Whether its activation leaves nothing below zero."""
+        return self.activation.kind in NON_NEGATIVE or (self.activation.kind == "clamp" and self.activation.low >= 0)
 
     def __str__(self) -> str:
         what = type(self.operator).__name__.lower()

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from separable.errors import ModelError
-from separable.kernels import convolution, normalising
+from separable.kernels import across, convolution, elementwise
 from separable.kernels.catalogue import Kernel
 from separable.kernels.chain import OF_A_LINK, Chain, Weighted, packed_floats
 from separable.kernels.convolution import Convolution, Floats
@@ -27,6 +27,7 @@ from separable.kernels.pooling import GlobalAverage, Pool
 from separable.kernels.resampling import Resample
 from separable.kernels.shifting import Shift
 from separable.runtime import tiles, winograds
+from separable.runtime.arrange import border
 from separable.runtime.chains import chain_of, find_chains, is_expected_to_pay
 from separable.runtime.network import (
     Activate,
@@ -41,14 +42,16 @@ from separable.runtime.network import (
     Pad,
     Part,
     Pooling,
+    Reduce,
     Reorder,
     Shape,
+    Slope,
+    Softmax,
     Take,
 )
 
 Kernels = tuple[Kernel, ...]  # that do some work one after the other
 Choose = Callable[[Sequence[Kernels]], Kernels]
-NON_NEGATIVE = frozenset({"relu", "sigmoid", "hard_sigmoid"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,20 +165,13 @@ class _Scheduler:
 
     def _lay_out(self, name: str, shape: Shape, node: Node | None) -> None:
         """Decides the border of a map from those who read it."""
-        border, fills = NO_BORDER, set()
+        widest, self.fills[name] = NO_BORDER, 0.0
         for reader in self.readers[name]:
-            operator = reader.operator
-            if isinstance(operator, Convolve | Pooling) and reader.inputs[0] == name:
-                border = _widest(border, operator.spec.padding)  # type: ignore[arg-type]
-                if any(map(any, operator.spec.padding)):
-                    is_max = isinstance(operator, Pooling) and operator.kind == "max"
-                    fills.add(float("-inf") if is_max and not _is_non_negative(node) else 0.0)
-        if len(fills) > 1:
-            raise ModelError(
-                name, given="a map that is padded with zeros and pooled with padding", expected="one kind of padding"
-            )
-        self.layouts[name] = panels(shape[0], shape[1:], self.isa.lanes, border)
-        self.fills[name] = fills.pop() if fills else 0.0
+            fill = border(reader, name, node)
+            if fill is not None:
+                widest = _widest(widest, reader.operator.spec.padding)  # type: ignore[union-attr,arg-type]
+                self.fills[name] = fill
+        self.layouts[name] = panels(shape[0], shape[1:], self.isa.lanes, widest)
 
     def _node(self, node: Node) -> None:
         source, target = self.layouts[node.inputs[0]], self.layouts[node.name]
@@ -199,14 +195,8 @@ class _Scheduler:
                 self._add(node.name, GlobalAverage(source=source, target=target, activation=act), both)
             case Activate():
                 self._add(node.name, Elementwise(operation="keep", source=source, target=target, activation=act), both)
-            case Combine() as combine:
-                other = self.layouts[node.inputs[1]]
-                if other.pixels == 1 and target.pixels > 1:
-                    other = spread(other, target)
-                kernel = Elementwise(
-                    operation=combine.operation, source=source, target=target, other=other, activation=act
-                )
-                self._add(node.name, kernel, {**both, 4: Place(map=node.inputs[1])})
+            case Combine() | Slope():
+                self._combine(node, node.operator, both)
             case Join():
                 self._join(node)
             case Part() as part if part.first % self.isa.lanes:
@@ -231,16 +221,36 @@ class _Scheduler:
             case Reorder() as reorder:
                 gather = Gather(source=source, target=target)
                 self._add(node.name, gather, both, {convolution.SOURCE_TABLE: gather.offsets(reorder.order)})
+            case Softmax():
+                self._add(node.name, across.Softmax(source=source, target=target), both)
+            case Reduce(kind=kind):
+                self._add(node.name, across.Reduce(kind=kind, source=source, target=target), both)
             case Normalise() | NormaliseGroups():
                 self._normalise(node, node.operator, both)
             case _:
                 raise ModelError(node.name, given=str(node), expected="an operator with a kernel")
 
+    def _combine(self, node: Node, operator: Combine | Slope, places: dict[int, Place]) -> None:
+        source, target = self.layouts[node.inputs[0]], self.layouts[node.name]
+        tables: dict[int, Constant] = {}
+        if isinstance(operator, Slope):
+            operation, other = "slope", panels(target.channels, (1, 1), self.isa.lanes)
+            tables = {elementwise.OTHER: np.pad(operator.slope, (0, target.panels * self.isa.lanes - target.channels))}
+        else:
+            operation, other = operator.operation, self.layouts[node.inputs[1]]
+            places = {**places, elementwise.OTHER: Place(map=node.inputs[1])}
+        if other.pixels == 1 and target.pixels > 1:
+            other = spread(other, target)
+        if other.channels == 1:
+            other = replace(other, panel=0)
+        kernel = Elementwise(operation=operation, source=source, target=target, other=other, activation=node.activation)
+        self._add(node.name, kernel, places, tables)
+
     def _normalise(self, node: Node, norm: Normalise | NormaliseGroups, places: dict[int, Place]) -> None:
         source, target = self.layouts[node.inputs[0]], self.layouts[node.name]
         rest = target.panels * self.isa.lanes - target.channels
         tables = {convolution.WEIGHTS: np.pad(norm.scale, (0, rest)), convolution.BIAS: np.pad(norm.shift, (0, rest))}
-        kernel: Kernel = normalising.Normalise(source=source, target=target, eps=norm.eps)
+        kernel: Kernel = across.Normalise(source=source, target=target, eps=norm.eps)
         if isinstance(norm, NormaliseGroups):
             kernel = GroupNorm(
                 source=source, target=target, groups=norm.groups, eps=norm.eps, activation=node.activation
@@ -405,9 +415,3 @@ def _rounded(size: int) -> int:
 def _widest(a: Border, b: Border) -> Border:
     (t, u), (v, w) = (tuple(max(p, q) for p, q in zip(x, y, strict=True)) for x, y in zip(a, b, strict=True))
     return ((t, u), (v, w))
-
-
-def _is_non_negative(node: Node | None) -> bool:
-    if node is None:
-        return False
-    return node.activation.kind in NON_NEGATIVE or (node.activation.kind == "clamp" and node.activation.low >= 0)
