@@ -1,4 +1,4 @@
-"""``separable compile``. In: a model's name. Out: what of it runs natively; its machine code in the cache, or a file."""
+"""``separable compile``. In: a model's name. Out: what of it runs natively; its code in the cache, its file."""
 
 from __future__ import annotations
 
