@@ -149,6 +149,21 @@ def test_a_layer_that_answers_the_same_everywhere_does_not_drown_the_others() ->
     assert max(loss.features for loss in history) < 1
 
 
+def test_a_model_that_overwrites_what_its_gradient_needs_is_refused_in_words() -> None:
+    class Overwriting(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.scale = nn.Parameter(torch.ones(2))
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = torch.exp(x * self.scale)
+            return y.clone() + y.mul_(2)
+
+    images = torch.ones(4, 2)
+    with pytest.raises(ModelError, match="can be trained"):
+        distill(Overwriting(), Overwriting(), read_batches(images, images), options=SHORT)
+
+
 def test_weights_of_float16_are_refused_before_the_work() -> None:
     with pytest.raises(ModelError, match="float16"):
         distill(trained(), rewritten(trained()).half(), batches(), options=SHORT)

@@ -149,11 +149,19 @@ class _Distillation:
         row = average_(torch.cat([loss.detach().reshape(1), parts])).tolist()
         check_finite("distill", row, self.step)
         self.optimizer.zero_grad()
-        loss.backward()
+        _differentiate(loss)
         nn.utils.clip_grad_norm_(self.student.parameters(), self.options.clip)
         self.optimizer.step()
         self.history.append(row)
         self.step += 1
+
+
+def _differentiate(loss: torch.Tensor) -> None:
+    try:
+        loss.backward()  # type: ignore[no-untyped-call]
+    except RuntimeError as error:  # a forward may overwrite in place what its own gradient needs
+        given, remedy = str(error).splitlines()[0], "Leave distillation out."
+        raise ModelError("distill", given=given, expected="a model that can be trained", remedy=remedy) from error
 
 
 def _augmented(batch: Batch, options: DistillOptions, *parts: object) -> Batch:
