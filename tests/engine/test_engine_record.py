@@ -161,6 +161,34 @@ def test_several_inputs_and_outputs_keep_their_form() -> None:
     assert agrees(build(Pair), torch.randn(2, 3, 5, 4), torch.randn(2, 5, 5, 4))
 
 
+class Recurrent(nn.Module):
+    """Pixels of a row as steps in time."""
+
+    def __init__(self, kind: type[nn.RNNBase], *, is_bidirectional: bool) -> None:
+        super().__init__()
+        self.before, self.after = nn.Conv1d(4, 8, 3, padding=1), nn.Linear(12 if is_bidirectional else 6, 3)
+        self.steps = kind(8, 6, num_layers=2, batch_first=True, bidirectional=is_bidirectional)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.after(self.steps(self.before(x).transpose(1, 2))[0])
+        return y
+
+
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
+@pytest.mark.parametrize("is_bidirectional", [False, True])
+def test_recurrent_layers_stay_in_pytorch(kind: type[nn.RNNBase], *, is_bidirectional: bool) -> None:
+    model, x = Recurrent(kind, is_bidirectional=is_bidirectional).eval(), torch.randn(5, 4, 9)
+    program = compile(model, x, measure=False)
+    assert "1 native" in program.explain()
+    with torch.no_grad():
+        torch.testing.assert_close(program(x), model(x))
+
+
+def test_a_model_without_numbers_is_refused() -> None:
+    with pytest.raises(ModelError, match="a model on the meta device"):
+        compile(nn.Conv2d(3, 4, 3).to("meta").eval(), torch.randn(1, 3, 8, 8))
+
+
 def test_what_is_left_to_pytorch_beside_a_network_does_not_cut_it() -> None:
     class Beside(nn.Module):
         def __init__(self) -> None:

@@ -53,6 +53,23 @@ class Between(nn.Module):
         return y
 
 
+@pytest.mark.parametrize("mode", ["reflect", "replicate", "circular"])
+def test_signals_are_padded_at_both_ends(mode: str) -> None:
+    model = nn.Sequential(nn.Conv1d(3, 19, 5), Apply(lambda x: F.pad(x, (3, 1), mode=mode)), nn.Conv1d(19, 5, 2)).eval()
+    x = torch.randn(2, 3, 23)
+    with torch.no_grad():
+        torch.testing.assert_close(compile(model, x, threads=2, measure=False)(x), model(x))
+
+
+class Apply(nn.Module):
+    def __init__(self, call: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.call = call
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.call(x)
+
+
 @pytest.mark.parametrize("name", CALLS)
 def test_a_call_runs_natively_and_gives_what_pytorch_gives(name: str) -> None:
     model, x = build(lambda: Between(CALLS[name])), torch.randn(2, 4, 11, 16)

@@ -314,7 +314,7 @@ class _Lowering:
             if isinstance(seen, Volume):
                 return Name(name=volume_of(seen.slices[0].name))
             if isinstance(seen, Arranged):
-                return Name(name=seen.map.name, seen=seen)
+                return Name(name=seen.map.name, seen=seen, is_contiguous=leaf.meta["val"].is_contiguous())
             if isinstance(seen, Map) and seen.name != leaf.name:
                 return Name(name=seen.name, shape=tuple(leaf.meta["val"].shape))
             return Name(name=leaf.name)

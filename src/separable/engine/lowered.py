@@ -19,16 +19,18 @@ from separable.runtime.network import Network
 
 @dataclass(frozen=True, kw_only=True)
 class Name:
-    """A value computed earlier, as a tensor of this shape, or seen in this way."""
+    """A value computed earlier, as a tensor of this shape, or seen in this way, which may have to be contiguous."""
 
     name: str
     shape: tuple[int, ...] | None = None
     seen: Arranged | None = None
+    is_contiguous: bool = False
 
     def of(self, value: Any) -> Any:
         """The tensor that the value is read as."""
         if self.seen is not None:
-            return self.seen.seen(value)
+            seen = self.seen.seen(value)
+            return seen.contiguous() if self.is_contiguous else seen
         return value if self.shape is None else value.reshape(self.shape)
 
 

@@ -36,7 +36,7 @@ def compile(
     the best one. ``measure``: tries a few tiles a layer, once a machine; without it a cost model decides. The weights
     are those of this moment.
 
-    Raises ``ModelError`` for a model in training mode, and where ``torch.export`` cannot follow the model.
+    Raises ``ModelError`` for a model in training mode, without numbers, or whose forward depends on its data.
     """
     if any(module.training for module in model.modules()):
         raise ModelError(
@@ -44,6 +44,13 @@ def compile(
             given="a model in training mode",
             expected="a model that infers",
             remedy="Call model.eval() first; train in PyTorch, compile afterwards.",
+        )
+    if any(tensor.is_meta for tensor in (*model.parameters(), *model.buffers())):
+        raise ModelError(
+            "separable.compile",
+            given="a model on the meta device",
+            expected="a model whose weights have numbers",
+            remedy="Load its weights first.",
         )
     threads = checked_threads(threads, "separable.compile", torch.get_num_threads())
     program = Program(model, host(level), threads, measure=measure)

@@ -13,8 +13,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
 from separable.engine.blank import WHERE, Blank, shape_of_call
 from separable.errors import ModelError
@@ -71,6 +72,9 @@ def _recorded(module: nn.Module, inputs: Sequence[Any], held: Sequence[int]) -> 
         return _Recorder(names, folds=False).run(module, inputs, held)
 
 
+WHOLE = {getattr(torch._VF, name): getattr(torch.ops.aten, name).input for name in ("gru", "rnn_tanh", "rnn_relu")}
+
+
 class _RefilledError(Exception):
     """A tensor that was taken for a constant is written to later."""
 
@@ -106,7 +110,7 @@ class _Recorder(TorchDispatchMode):
             if node is not None:
                 self._bind(given[-1], node)
                 self.owners[_storage(given[-1])].add(0)  # the caller holds it too
-        with torch.no_grad(), self:
+        with torch.no_grad(), self, _Whole(self):
             outputs = module(*given)
         result = pytree.tree_map(lambda leaf: self._node(leaf) if isinstance(leaf, Tensor) else leaf, outputs)
         self._finish({leaf for leaf in pytree.tree_leaves(result) if isinstance(leaf, fx.Node)})
@@ -227,6 +231,21 @@ class _Recorder(TorchDispatchMode):
         shared = {storage for write, storage in self.writes if is_seen(write, storage)}
         for node in place:
             node.meta["is_shared"] = named.get(node) in shared
+
+
+class _Whole(TorchFunctionMode):
+    """Recurrent layers as one call each: the calls that PyTorch makes of them change a shape in place."""
+
+    def __init__(self, recorder: _Recorder) -> None:
+        super().__init__()
+        self.recorder = recorder
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        call = WHOLE.get(func)
+        if call is None or not isinstance(args[-1], bool):  # a packed sequence has no such last argument
+            return func(*args, **kwargs or {})
+        with _disable_current_modes():
+            return self.recorder.__torch_dispatch__(call, types, args)
 
 
 def _storage(x: Tensor) -> int:

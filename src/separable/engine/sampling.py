@@ -120,8 +120,7 @@ def _padded(mode: str) -> Callable[[Request], Reading]:
         pad = list(request.arguments["padding"])
 
         def line(axis: int, size: int, size_out: int) -> Axis:
-            before = (pad[2:] + pad[:2])[2 * axis] if len(pad) == 4 else (0, pad[0])[axis]
-            at = np.arange(size_out) - before
+            at = np.arange(size_out) - pad[len(pad) - 2 - 2 * axis]  # the last axis is padded first
             if mode == "reflect":
                 at = np.abs(at)
                 return copied(size - 1 - np.abs(size - 1 - at))
