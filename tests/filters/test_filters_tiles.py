@@ -15,7 +15,7 @@ from separable.filters.apply import apply
 from separable.filters.borders import RULES, Border
 from separable.filters.prepared import Options
 from separable.filters.terms import Term, Terms
-from separable.filters.tiles import apply_tiled
+from separable.filters.tiles import TILE_BYTES, apply_tiled, tile_for
 
 
 class Store:
@@ -84,6 +84,22 @@ def test_a_complex_kernel_and_a_convolution_are_cut_as_well() -> None:
     target = np.zeros((40, 30), np.complex64)
     apply_tiled(image, target, terms, "wrap", flip=True, tile=(7, 30))
     np.testing.assert_array_equal(target, apply(image, terms, "wrap", flip=True))
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_of_an_axis_that_is_read_as_a_whole_no_pixel_is_read_twice(rule: Any) -> None:
+    source, target = Store(numbers(12, 9)), np.zeros((12, 9), np.float32)
+    apply_tiled(source, target, kernel((601, 401), 1, 2), Border(rule, 7.5))
+    assert source.largest == 12 * 9
+    np.testing.assert_array_equal(target, apply(source.values, kernel((601, 401), 1, 2), Border(rule, 7.5)))
+
+
+def test_an_axis_is_cut_only_where_less_is_read_then() -> None:
+    image = np.broadcast_to(np.float32(0), (10_000, 10_000))
+    assert tile_for(image, np.dtype(np.float32), {0: (8000, 8000), 1: (8000, 8000)}) == [10_000, 10_000]
+    rows, columns = tile_for(image, np.dtype(np.float32), {0: (8, 8), 1: (8000, 8000)})
+    assert columns == 10_000
+    assert (rows + 16) * 40_000 < TILE_BYTES
 
 
 def test_only_a_tile_and_its_halo_are_read_at_a_time() -> None:

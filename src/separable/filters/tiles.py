@@ -114,12 +114,13 @@ def read_with_halo(
 ) -> tuple[NDArray[Any], dict[int, tuple[int, int]]]:
     """The pixels of a tile and as many around it as the kernel reaches; how many there are before and behind each axis.
 
-    A constant border is left to the filter: its value need not be one that a pixel can have.
+    The border of an axis that is read as a whole is left to the filter, which knows kernels wider than it. So is a
+    constant one: its value need not be one that a pixel can have.
     """
     halo, runs = {}, []
     for axis, own in enumerate(part):
-        before, after = reach.get(axis, (0, 0))
         size = source.shape[axis]
+        before, after = reach.get(axis, (0, 0)) if own.stop - own.start < size else (0, 0)
         if border.rule == "constant":
             before, after = min(before, own.start), min(after, size - own.stop)
         halo[axis] = (before, after)
@@ -182,12 +183,15 @@ def tile_for(source: Readable, dtype: np.dtype[Any], reach: dict[int, tuple[int,
     sizes, shape = list(source.shape), source.shape
     item = max(np.dtype(source.dtype).itemsize, dtype.itemsize, 4)
     halo = [sum(reach.get(axis, (0, 0))) for axis in range(len(shape))]
-    while math.prod(size + more for size, more in zip(sizes, halo, strict=True)) * item > TILE_BYTES:
-        wide = [axis for axis in range(len(sizes)) if sizes[axis] > max(1, 4 * halo[axis])]
-        axis = wide[0] if wide else max(range(len(sizes)), key=sizes.__getitem__)
-        if sizes[axis] == 1:
+    read = list(shape)  # an axis as a whole has no halo
+    while math.prod(read) * item > TILE_BYTES:
+        shorter = [axis for axis, size in enumerate(sizes) if size > 1 and -(-size // 2) + halo[axis] < read[axis]]
+        if not shorter:
             break
+        wide = [axis for axis in shorter if sizes[axis] > 4 * halo[axis]]
+        axis = wide[0] if wide else max(shorter, key=sizes.__getitem__)
         sizes[axis] = -(-sizes[axis] // 2)
+        read[axis] = sizes[axis] + halo[axis]
     chunks = getattr(source, "chunks", None) or sizes
     return [
         size // chunk * chunk if isinstance(chunk, int) and length > size > chunk > 0 else size
