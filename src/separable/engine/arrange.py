@@ -1,23 +1,79 @@
 """Makes channels fit panels. In: a network, the lanes of a panel. Out: the same function in channels that kernels take.
 
-Groups that are no whole panels are put together, with zeros between them. A depthwise convolution with a multiplier
-writes one plane of panels for each filter; who reads it gets its weights in that order.
+Channels that are taken apart behind a convolution are computed apart, unless that fills panels with zeros. Groups that
+are no whole panels are put together, with zeros between them. A depthwise convolution with a multiplier writes one plane
+of panels for each filter; who reads it gets its weights in that order.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 
-from separable.engine.network import Convolve, Floats, Network, Node
+from separable.engine.network import Convolve, Floats, Network, Node, Reorder
+from separable.kernels.epilogue import NONE
 from separable.spec import ConvSpec
+
+GATHERED = 4  # vector multiply-adds in the time that a gathered float takes
 
 
 def arrange(network: Network, lanes: int) -> Network:
-    """Both changes; the first leaves no group that is not whole panels."""
+    """All changes; the second leaves no group that is not whole panels."""
+    network = _in_parts(network, lanes)
     network = replace(network, nodes=tuple(_with_whole_groups(node, lanes) for node in network.nodes))
     return _in_planes(network, lanes)
+
+
+def is_worth_parting(spec: ConvSpec, parts: Sequence[int], lanes: int) -> bool:
+    """Whether a convolution for each of ``parts``, in channels, costs less than one and taking its channels apart."""
+    more = sum(-(-part // lanes) for part in parts) - -(-spec.c_out // lanes)
+    return more * spec.weights // spec.c_out <= GATHERED * sum(parts)
+
+
+def _in_parts(network: Network, lanes: int) -> Network:
+    readers, outputs, nodes = network.readers(), network.outputs.values(), []
+    parted: dict[str, Node] = {}
+    for node in network.nodes:
+        whole = parted.get(node.inputs[0])
+        if node.name not in outputs and _is_parted(node, readers[node.name], lanes):
+            parted[node.name] = node
+        else:
+            nodes.append(node if whole is None else _part(whole, node))
+    return replace(network, nodes=tuple(nodes))
+
+
+def _is_parted(node: Node, readers: Sequence[Node], lanes: int) -> bool:
+    """Whether a convolution is read in other orders of its channels alone, and can compute them so."""
+    operator = node.operator
+    if not isinstance(operator, Convolve) or operator.spec.groups > 1 or len(node.inputs) > 1:
+        return False
+    parts = [
+        reader.shape[0]
+        for reader in readers
+        if isinstance(reader.operator, Reorder)
+        and reader.operator.step == (1, 1)
+        and NONE in (reader.activation, node.activation)
+    ]
+    return 0 < len(parts) == len(readers) and is_worth_parting(operator.spec, parts, lanes)
+
+
+def _part(whole: Node, taken: Node) -> Node:
+    """The channels of a convolution that a reordering takes, in its place."""
+    operator, reorder = whole.operator, taken.operator
+    if not isinstance(operator, Convolve) or not isinstance(reorder, Reorder):
+        raise TypeError(f"{taken} takes no part of {whole}")
+    order = reorder.order
+    part = replace(
+        operator,
+        spec=ConvSpec(**{**operator.spec.to_json(), "c_out": len(order)}),
+        weight=operator.weights[order],
+        bias=operator.bias[order],
+        gain=None,
+    )
+    activation = taken.activation if whole.activation == NONE else whole.activation
+    return replace(taken, inputs=whole.inputs, operator=part, activation=activation)
 
 
 def _with_whole_groups(node: Node, lanes: int) -> Node:

@@ -13,6 +13,7 @@ from separable.engine.network import (
     Combine,
     Convolve,
     Edit,
+    Interleave,
     Network,
     Node,
     NormaliseGroups,
@@ -24,7 +25,7 @@ from separable.engine.network import (
 from separable.kernels.epilogue import NONE
 from separable.spec import ConvSpec
 
-FINISHING = Convolve | Combine | Pooling | Activate | NormaliseGroups  # with an activation
+FINISHING = Convolve | Combine | Pooling | Activate | NormaliseGroups | Reorder  # with an activation
 
 
 def fuse(network: Network) -> Network:
@@ -32,6 +33,25 @@ def fuse(network: Network) -> Network:
     for each in PASSES:
         network = each(network)
     return network
+
+
+def work_in_phases(network: Network) -> Network:
+    """What is done to every pixel of interleaved maps is done to each of these before."""
+    edit, nodes = Edit(network), dict[str, Node]()
+    for node in network.nodes:
+        whole = edit.sole(node.inputs[0])
+        is_able = isinstance(node.operator, Activate | Affine)
+        if whole is None or not isinstance(whole.operator, Interleave) or not is_able:
+            nodes[node.name] = node
+            continue
+        names = tuple(f"{node.name}.{i}" for i in range(len(whole.inputs)))
+        for name, phase in zip(names, whole.inputs, strict=True):
+            nodes[name] = replace(node, name=name, inputs=(phase,), shape=nodes[phase].shape)
+        edit.merge(node, whole, inputs=names)
+        del nodes[whole.name]
+        nodes[whole.name] = edit.nodes[whole.name]
+    edit.nodes = nodes
+    return edit.finish()
 
 
 def fold_pads(network: Network) -> Network:
@@ -140,9 +160,9 @@ def take_parts_in_order(network: Network) -> Network:
         if shuffle is not None and isinstance(shuffle.operator, Reorder) and isinstance(node.operator, Part):
             first = node.operator.first
             order = shuffle.operator.order[first : first + node.shape[0]]
-            node = replace(node, inputs=shuffle.inputs, operator=Reorder(order=order))
+            node = replace(node, inputs=shuffle.inputs, operator=replace(shuffle.operator, order=order))
         nodes.append(node)
     return replace(network, nodes=tuple(node for node in nodes if node.name not in shuffles))
 
 
-PASSES = (take_parts_in_order, fold_pads, fold_affines, add_residuals, finish_with_activations)
+PASSES = (take_parts_in_order, work_in_phases, fold_pads, fold_affines, add_residuals, finish_with_activations)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from itertools import groupby
 
 import numpy as np
 from numpy.typing import NDArray
@@ -112,9 +113,21 @@ class Take:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Reorder:
-    """Channel i is the input's channel ``order[i]``."""
+    """Channel i is the input's channel ``order[i]``.
+
+    With a ``step`` of (rows, columns) so many pixels become one, and their channels are counted as a pixel unshuffle
+    counts them: (c · rows + y) · columns + x is channel c of the pixel (y, x) among them.
+    """
 
     order: NDArray[np.int64]
+    step: tuple[int, int] = (1, 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Interleave:
+    """Every ``step``-th row and column is one of the inputs, which nobody else reads; the first row of them first."""
+
+    step: tuple[int, int]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -148,6 +161,7 @@ Operator = (
     | Pad
     | Take
     | Reorder
+    | Interleave
     | Normalise
     | NormaliseGroups
 )
@@ -169,14 +183,21 @@ class Node:
         return self.operator.spec.macs if isinstance(self.operator, Convolve) else 0
 
     def __str__(self) -> str:
+        return f"{self.name}: {self.what}"
+
+    @property
+    def what(self) -> str:
+        """What it does, in words."""
         what = type(self.operator).__name__.lower()
         if isinstance(self.operator, Convolve | Pooling):
             what = f"{what} {self.operator.spec}"
+        if isinstance(self.operator, Interleave | Reorder) and self.operator.step != (1, 1):
+            what = f"{what} {self.operator.step[0]}×{self.operator.step[1]}"
         if isinstance(self.operator, Combine):
             what = self.operator.operation
         extra = " + " + self.inputs[1] if isinstance(self.operator, Convolve) and len(self.inputs) > 1 else ""
         then = "" if self.activation.kind == "none" else f" → {self.activation}"
-        return f"{self.name}: {what}{extra}{then}"
+        return f"{what}{extra}{then}"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -206,7 +227,14 @@ class Network:
         return found
 
     def __str__(self) -> str:
-        return "\n".join(map(str, self.nodes))
+        """A line a node; one for those behind each other that do the same for the same."""
+        lines = []
+        for (_, what), alike in groupby(
+            self.nodes, key=lambda node: (node.name.rpartition(".")[0] or node.name, node.what)
+        ):
+            first, *rest = (node.name for node in alike)
+            lines.append(f"{first} to {rest[-1]}: {what}" if rest else f"{first}: {what}")
+        return "\n".join(lines)
 
 
 @dataclass

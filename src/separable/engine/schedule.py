@@ -18,6 +18,7 @@ from separable.engine.network import (
     Activate,
     Combine,
     Convolve,
+    Interleave,
     Join,
     Mean,
     Network,
@@ -115,6 +116,7 @@ class _Scheduler:
     layouts: dict[str, Layout] = field(default_factory=dict)
     fills: dict[str, float] = field(default_factory=dict)
     lasting: set[str] = field(default_factory=set)  # maps whose margin is written once, like a border
+    within: dict[str, Place] = field(default_factory=dict)  # maps that are a part of another one
     steps: list[Step] = field(default_factory=list)
     packed: dict[tuple[int, Kernel], tuple[Packed, Floats]] = field(
         default_factory=dict
@@ -161,7 +163,15 @@ class _Scheduler:
         self._add(f"{name} out", move, {0: Place(map=source), 3: Place(map=name, is_outside=True)})
 
     def _lay_out(self, name: str, shape: Shape, node: Node | None) -> None:
-        """Decides the border of a map from those who read it."""
+        """Decides the border of a map from those who read it; what is interleaved is written where it will be."""
+        whole = self.readers[name][0] if len(self.readers[name]) == 1 else None
+        if whole is not None and isinstance(whole.operator, Interleave):
+            self._lay_out(whole.name, whole.shape, whole)
+            step, layout = whole.operator.step, self.layouts[whole.name]
+            first = divmod(whole.inputs.index(name), step[1])
+            self.layouts[name] = layout.phase(step, first)
+            self.within[name] = self._at(Place(map=whole.name, offset=layout.offset(*first)))
+            return
         border, fills = NO_BORDER, set()
         for reader in self.readers[name]:
             operator = reader.operator
@@ -229,8 +239,13 @@ class _Scheduler:
             case Take() as take:
                 self._take(node, take, both)
             case Reorder() as reorder:
-                gather = Gather(source=source, target=target)
-                self._add(node.name, gather, both, {convolution.SOURCE_TABLE: gather.offsets(reorder.order)})
+                gather = Gather(source=source.phase(reorder.step), target=target, activation=act)
+                channel, y, x = np.unravel_index(reorder.order, (source.channels, *reorder.step))
+                table = gather.offsets(channel) + ITEM * (y * source.row + x * source.pixel)
+                start = Place(map=there.map, offset=source.offset())
+                self._add(node.name, gather, {0: start, 3: here}, {convolution.SOURCE_TABLE: table})
+            case Interleave():
+                pass  # its inputs were written into it
             case Normalise() | NormaliseGroups():
                 self._normalise(node, node.operator, both)
             case _:
@@ -347,7 +362,12 @@ class _Scheduler:
         constants: Mapping[int, Constant] | None = None,
         macs: int = 0,
     ) -> None:
-        self.steps.append(Step(name=name, kernel=kernel, maps=maps, constants=constants or {}, macs=macs))
+        places = {position: self._at(where) for position, where in maps.items()}
+        self.steps.append(Step(name=name, kernel=kernel, maps=places, constants=constants or {}, macs=macs))
+
+    def _at(self, where: Place) -> Place:
+        whole = self.within.get(where.map)
+        return where if whole is None or where.is_outside else replace(whole, offset=whole.offset + where.offset)
 
 
 def place(

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from separable.kernels.convolution import SIGNATURE, SOURCE, SOURCE_TABLE, TARGET
+from separable.kernels.epilogue import NONE, Activation, activate
 from separable.kernels.ir import Function, Module, Value, constant
 from separable.kernels.isa import Isa
 from separable.kernels.layout import ITEM, Layout
@@ -23,6 +24,7 @@ class Gather:
 
     source: Layout
     target: Layout
+    activation: Activation = NONE
 
     def offsets(self, order: Sequence[int] | NDArray[np.int64]) -> NDArray[np.int64]:
         """The table: bytes from the first channel of the source to each channel of the target."""
@@ -68,7 +70,7 @@ class _Emitter:
                 for c, lane in enumerate(lanes):
                     one = f.load("float", f.at(lane, here))
                     value = f.raw(f"insertelement {value.type} {value.name}, float {one.name}, i64 {c}", value.type)
-                f.store(value, out, f.mul(x, ITEM * target.pixel))
+                f.store(activate(f, self.kernel.activation, value), out, f.mul(x, ITEM * target.pixel))
                 return []
 
             f.loop(0, target.width, pixel)

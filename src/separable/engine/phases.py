@@ -1,0 +1,160 @@
+"""Maps interleaved from several. In: a transposed convolution, a movement of pixels. Out: operators on each phase.
+
+At stride s every s-th output of a transposed convolution reads every s-th tap alone: each of these phases is a
+convolution at stride 1, and their outputs interleave (Shi et al. 2016, "Is the deconvolution layer the same as a
+convolutional layer?").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+from math import prod
+
+import numpy as np
+
+from separable.engine.arrange import is_worth_parting
+from separable.engine.axes import MAX_PHASES, Movement
+from separable.engine.network import Convolve, Floats, Interleave, Node, Reorder, Shape, Take
+from separable.engine.reading import Map, Request, UnsupportedError
+from separable.engine.sampling import copied
+from separable.spec import ConvSpec
+
+Pair = tuple[int, int]
+
+
+def moved(source: str, shape: Shape, movement: Movement, result: str) -> list[Node]:
+    """The nodes of a movement of pixels of the map ``source``, the last of which writes ``result``."""
+    h, w = (n // part for n, part in zip(shape[1:], movement.parts, strict=True))
+    operators = [Reorder(order=order, step=movement.parts) for order in movement.orders]
+    phases = [
+        Node(name=f"{result}.{i}", inputs=(source,), operator=operator, shape=(len(operator.order), h, w))
+        for i, operator in enumerate(operators)
+    ]
+    return _interleaved(phases, movement.step, result)
+
+
+def read_transposed(request: Request, result: str) -> list[Node]:
+    """The nodes of a transposed convolution, the last of which writes ``result``."""
+    a, x = request.arguments, request.map("input")
+    weight, bias = request.array("weight"), request.array("bias")
+    if weight is None or weight.ndim > 4:
+        raise UnsupportedError("transposed convolutions over volumes have no native operator")
+    dims, g = weight.ndim - 2, a["groups"]
+    rows, columns = [lines(1, 1, 1, 1, 0, 1)] * (2 - dims) + [
+        lines(*each)
+        for each in zip(
+            x.shape[3 - dims :],
+            request.shape[2:],
+            weight.shape[2:],
+            *(a[name] * (dims // len(a[name])) for name in ("stride", "padding", "dilation")),
+            strict=True,
+        )
+    ]
+    step = (len(rows), len(columns))
+    if prod(step) > MAX_PHASES:
+        raise UnsupportedError(f"transposed convolutions of {prod(step)} phases have no native operator")
+    by_output = weight.reshape(g, x.shape[0] // g, -1, *[1] * (2 - dims), *weight.shape[2:]).swapaxes(1, 2)
+    turned = by_output.reshape(-1, *by_output.shape[2:])[..., ::-1, ::-1]
+    bias = np.zeros(len(turned), np.float32) if bias is None else bias
+    crops: dict[str, Node] = {}
+    phases = []
+    for i, (row, column) in enumerate(product(rows, columns)):
+        source = _cropped(x, row, column, result)
+        if source.shape != x.shape:
+            crops[source.name] = source
+        operator = _convolve(row, column, turned, bias, g)
+        name = source.name if source.name in crops else x.name
+        h, w = operator.spec.size_out
+        phases.append(Node(name=f"{result}.{i}", inputs=(name,), operator=operator, shape=(len(turned), h, w)))
+    return [*crops.values(), *_together(phases, step, result, request.lanes)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Line:
+    """What one phase reads along an axis: pixels, with padding (before, after); taps of the kernel turned around."""
+
+    pixels: range
+    padding: Pair
+    taps: slice
+    dilation: int
+
+
+def lines(size: int, size_out: int, kernel: int, stride: int, padding: int, dilation: int) -> list[Line]:
+    """The phases of a transposed convolution along one axis, those without outputs left out.
+
+    Output y is the sum of all taps t, each of the pixel (y + padding − t · dilation) / stride where that is whole.
+    """
+    if size == 1:
+        stride = size_out  # an output reads one tap at most, and a phase no padding
+    found = []
+    for first in range(min(stride, size_out)):
+        count = -(-(size_out - first) // stride)
+        places = [divmod(first + padding - t * dilation, stride) for t in reversed(range(kernel))]
+        taps = [t for t, (at, rest) in enumerate(places) if rest == 0 and -count < at < size]
+        begin, end = (places[taps[0]][0], places[taps[-1]][0] + count) if taps else (0, count)
+        second = taps[1] if len(taps) > 1 else None
+        found.append(
+            Line(
+                pixels=range(max(begin, 0), min(end, size)),
+                padding=(max(-begin, 0), max(end - size, 0)),
+                taps=slice(taps[0], taps[-1] + 1, second - taps[0] if second else 1) if taps else slice(0),
+                dilation=places[second][0] - begin if second else 1,
+            )
+        )
+    return found
+
+
+def _cropped(x: Map, row: Line, column: Line, result: str) -> Node:
+    """The pixels that a phase reads."""
+    crop = Take(rows=copied(row.pixels), columns=copied(column.pixels))
+    name = f"{result}.from.{row.pixels.start}.{column.pixels.start}"
+    return Node(name=name, inputs=(x.name,), operator=crop, shape=(x.shape[0], len(row.pixels), len(column.pixels)))
+
+
+def _convolve(row: Line, column: Line, turned: Floats, bias: Floats, groups: int) -> Convolve:
+    """One phase of the kernel ``turned`` around; of a tap of zeros where it has none."""
+    taps = turned[:, :, row.taps, column.taps]
+    if not taps.size:
+        taps = np.zeros([max(n, 1) for n in taps.shape], np.float32)
+    spec = ConvSpec(
+        taps.shape[1] * groups,
+        taps.shape[0],
+        kernel=taps.shape[2:],
+        size=(len(row.pixels), len(column.pixels)),
+        padding=(row.padding, column.padding),
+        dilation=(row.dilation, column.dilation),
+        groups=groups,
+    )
+    return Convolve(spec=spec, weight=taps, bias=bias)
+
+
+def _together(phases: Sequence[Node], step: Pair, result: str, lanes: int) -> list[Node]:
+    """The phases interleaved; computed as one where they are alike and have few channels."""
+    operators = [p.operator for p in phases if isinstance(p.operator, Convolve)]
+    first = operators[0]
+    count, channels = len(phases), first.spec.c_out
+    spec = ConvSpec(**{**first.spec.to_json(), "c_out": count * channels})
+    is_alike = len({(p.inputs, o.spec) for p, o in zip(phases, operators, strict=True)}) == 1
+    if not is_alike or spec.groups > 1 or is_worth_parting(spec, [channels] * count, lanes):
+        return _interleaved(phases, step, result)
+    whole = Convolve(
+        spec=spec,
+        weight=np.concatenate([o.weight for o in operators]),
+        bias=np.tile(first.bias, count),
+    )
+    shape = (count * channels, *phases[0].shape[1:])
+    node = Node(name=f"{result}.phases", inputs=phases[0].inputs, operator=whole, shape=shape)
+    orders = np.arange(count * channels).reshape(count, channels)
+    return [node, *moved(node.name, shape, Movement(orders=orders, step=step, parts=(1, 1)), result)]
+
+
+def _interleaved(phases: Sequence[Node], step: Pair, result: str) -> list[Node]:
+    """Nodes of which only the last one, ``result``, is read elsewhere."""
+    if len(phases) == 1:
+        return [replace(phases[0], name=result)]
+    h, w = sum(p.shape[1] for p in phases[:: step[1]]), sum(p.shape[2] for p in phases[: step[1]])
+    inputs = tuple(phase.name for phase in phases)
+    whole = Node(name=result, inputs=inputs, operator=Interleave(step=step), shape=(phases[0].shape[0], h, w))
+    return [*phases, whole]
