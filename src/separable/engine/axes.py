@@ -147,7 +147,10 @@ class Movement:
 
 
 def movement_of(x: Arranged, batch: int) -> Movement | None:
-    """What makes a map of the tensor's shape; None where more than channels and pixels that they are in is changed."""
+    """What makes a map of the tensor's shape: channels move, or to pixels, or pixels to channels; else None.
+
+    A tensor with its channels last, and one that has more axes than the map, are left as they are seen.
+    """
     if len(x.groups) not in KINDS:
         return None
     images, channels, *given = x.groups
@@ -162,12 +165,14 @@ def movement_of(x: Arranged, batch: int) -> Movement | None:
             return None
         begins.append(_positions(group[len(own) :], "c"))
         parts.append(stride)
-    firsts = (begins[0][:, None] + begins[1]).ravel()
-    if len(firsts) > MAX_PHASES:
+    step = [len(begin) for begin in begins]
+    is_shuffle = len(x.groups) == x.map.rank if x.map.shape[1:] != (1, 1) else min(step) > 1
+    if step + parts != [1] * 4 and not (is_shuffle and 1 == min(max(step), max(parts)) and prod(step) <= MAX_PHASES):
         return None
-    c, y, x_ = (_positions(channels, kind) for kind in "chw")
-    orders = ((firsts[:, None] + c) * parts[0] + y) * parts[1] + x_
-    return Movement(orders=orders, step=(len(begins[0]), len(begins[1])), parts=(parts[0], parts[1]))
+    c, down, right = (_positions(channels, kind) for kind in "chw")
+    firsts = (begins[0][:, None] + begins[1]).reshape(-1, 1)
+    orders = ((firsts + c) * parts[0] + down) * parts[1] + right
+    return Movement(orders=orders, step=(step[0], step[1]), parts=(parts[0], parts[1]))
 
 
 def _positions(axes: Iterable[Axis], kind: str) -> NDArray[np.int64]:

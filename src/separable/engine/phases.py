@@ -22,6 +22,7 @@ from separable.engine.sampling import copied
 from separable.spec import ConvSpec
 
 Pair = tuple[int, int]
+FEW = 8  # phases along one axis
 
 
 def moved(source: str, shape: Shape, movement: Movement, result: str) -> list[Node]:
@@ -58,16 +59,17 @@ def read_transposed(request: Request, result: str) -> list[Node]:
     by_output = weight.reshape(g, x.shape[0] // g, -1, *[1] * (2 - dims), *weight.shape[2:]).swapaxes(1, 2)
     turned = by_output.reshape(-1, *by_output.shape[2:])[..., ::-1, ::-1]
     bias = np.zeros(len(turned), np.float32) if bias is None else bias
-    crops: dict[str, Node] = {}
+    crops: dict[tuple[range, range], Node] = {}
     phases = []
     for i, (row, column) in enumerate(product(rows, columns)):
-        source = _cropped(x, row, column, result)
-        if source.shape != x.shape:
-            crops[source.name] = source
+        source, size = x.name, (len(row.pixels), len(column.pixels))
+        if size != x.shape[1:]:
+            cut = Take(rows=copied(row.pixels), columns=copied(column.pixels))
+            crop = Node(name=f"{result}.cut{i}", inputs=(x.name,), operator=cut, shape=(x.shape[0], *size))
+            source = crops.setdefault((row.pixels, column.pixels), crop).name
         operator = _convolve(row, column, turned, bias, g)
-        name = source.name if source.name in crops else x.name
         h, w = operator.spec.size_out
-        phases.append(Node(name=f"{result}.{i}", inputs=(name,), operator=operator, shape=(len(turned), h, w)))
+        phases.append(Node(name=f"{result}.{i}", inputs=(source,), operator=operator, shape=(len(turned), h, w)))
     return [*crops.values(), *_together(phases, step, result, request.lanes)]
 
 
@@ -86,8 +88,8 @@ def lines(size: int, size_out: int, kernel: int, stride: int, padding: int, dila
 
     Output y is the sum of all taps t, each of the pixel (y + padding − t · dilation) / stride where that is whole.
     """
-    if size == 1:
-        stride = size_out  # an output reads one tap at most, and a phase no padding
+    if size == 1 and size_out <= FEW:
+        stride = size_out  # as an output reads one tap at most, and a phase no padding then
     found = []
     for first in range(min(stride, size_out)):
         count = -(-(size_out - first) // stride)
@@ -104,13 +106,6 @@ def lines(size: int, size_out: int, kernel: int, stride: int, padding: int, dila
             )
         )
     return found
-
-
-def _cropped(x: Map, row: Line, column: Line, result: str) -> Node:
-    """The pixels that a phase reads."""
-    crop = Take(rows=copied(row.pixels), columns=copied(column.pixels))
-    name = f"{result}.from.{row.pixels.start}.{column.pixels.start}"
-    return Node(name=name, inputs=(x.name,), operator=crop, shape=(x.shape[0], len(row.pixels), len(column.pixels)))
 
 
 def _convolve(row: Line, column: Line, turned: Floats, bias: Floats, groups: int) -> Convolve:
