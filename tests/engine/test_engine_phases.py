@@ -1,4 +1,4 @@
-"""Maps interleaved from phases. In: transposed convolutions, pixel shuffles. Out: what PyTorch gives, all of it native."""
+"""Maps interleaved from phases. In: transposed convolutions, pixel shuffles. Out: what PyTorch gives, natively."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def layers(draw: st.DrawFn) -> tuple[nn.Module, tuple[int, ...]]:
 
 def in_float64(network: Network, x: np.ndarray) -> np.ndarray:
     """What the nodes say, step by step."""
-    maps = {name: x for name in network.inputs}
+    maps = dict.fromkeys(network.inputs, x)
     for node in network.nodes:
         (source, *_) = given = [maps[name] for name in node.inputs]
         match node.operator:
@@ -193,8 +193,8 @@ def test_signals_are_shuffled() -> None:
         def forward(self, x: Tensor) -> Tensor:
             y = self.first(x)
             n, c, w = y.shape
-            y = self.last(y.view(n, c // 2, 2, w).transpose(2, 3).reshape(n, c // 2, 2 * w))
-            return y
+            z: Tensor = self.last(y.view(n, c // 2, 2, w).transpose(2, 3).reshape(n, c // 2, 2 * w))
+            return z
 
     agrees(build(Signal), torch.randn(2, 3, 11))
 

@@ -73,6 +73,17 @@ def test_channels_are_gathered_to_a_phase_from_a_phase(first: tuple[int, int], i
 
 
 @pytest.mark.parametrize("first", PHASES, ids=str)
+def test_channels_are_gathered_to_a_phase_of_planes(first: tuple[int, int], isa: Isa) -> None:
+    order = np.random.default_rng(1).integers(0, 11, isa.lanes + 3)
+    target = planar(len(order), (9, 17), ((1, 2), (0, 3))).phase(STEP, first)
+    source = panels(11, (target.height, target.width), isa.lanes)
+    x = np.random.default_rng(0).standard_normal((11, target.height, target.width)).astype(np.float32)
+    kernel = Gather(source=source, target=target, activation=RELU)
+    got = run(kernel, isa, {0: (source, x, np.nan)}, {5: kernel.offsets(order)}, threads=3)
+    np.testing.assert_array_equal(got, np.maximum(x[order], 0))
+
+
+@pytest.mark.parametrize("first", PHASES, ids=str)
 def test_an_activation_writes_a_phase(first: tuple[int, int], isa: Isa) -> None:
     x = np.random.default_rng(0).standard_normal((21, 4, 5)).astype(np.float32).astype(np.float64)
     source, target = panels(21, (4, 5), isa.lanes), phase_of(21, (4, 5), first, isa)

@@ -1,7 +1,7 @@
 """Makes channels fit panels. In: a network, the lanes of a panel. Out: the same function in channels that kernels take.
 
 Channels that are taken apart behind a convolution are computed apart, unless that fills panels with zeros. Groups that
-are no whole panels are put together, with zeros between them. A depthwise convolution with a multiplier writes one plane
+are no whole panels are put together, with zeros between them. A depthwise convolution with a multiplier writes a plane
 of panels for each filter; who reads it gets its weights in that order.
 """
 

@@ -167,7 +167,7 @@ def movement_of(x: Arranged, batch: int) -> Movement | None:
         parts.append(stride)
     step = [len(begin) for begin in begins]
     is_shuffle = len(x.groups) == x.map.rank if x.map.shape[1:] != (1, 1) else min(step) > 1
-    if step + parts != [1] * 4 and not (is_shuffle and 1 == min(max(step), max(parts)) and prod(step) <= MAX_PHASES):
+    if step + parts != [1] * 4 and not (is_shuffle and min(max(step), max(parts)) == 1 and prod(step) <= MAX_PHASES):
         return None
     c, down, right = (_positions(channels, kind) for kind in "chw")
     firsts = (begins[0][:, None] + begins[1]).reshape(-1, 1)

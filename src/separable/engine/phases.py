@@ -17,7 +17,7 @@ import numpy as np
 from separable.engine.arrange import is_worth_parting
 from separable.engine.axes import MAX_PHASES, Movement
 from separable.engine.network import Convolve, Floats, Interleave, Node, Reorder, Shape, Take
-from separable.engine.reading import Map, Request, UnsupportedError
+from separable.engine.reading import Request, UnsupportedError
 from separable.engine.sampling import copied
 from separable.spec import ConvSpec
 

@@ -124,6 +124,7 @@ class _Scheduler:
 
     def run(self) -> Schedule:
         self.readers = self.network.readers()
+        self.gathered = {node.name for node in self.network.nodes if isinstance(node.operator, Reorder)}
         for name, shape in self.network.inputs.items():
             self._enter(name, shape)
         found = find_chains(self.network, self.readers)
@@ -140,15 +141,9 @@ class _Scheduler:
         return Schedule(steps=tuple(self.steps), slots=slots, bytes=size)
 
     def _enter(self, name: str, shape: Shape) -> None:
-        """Brings an input into panels; few channels that only a dense convolution reads stay planes."""
-        is_stem = shape[0] < self.isa.lanes and all(
-            isinstance(reader.operator, Convolve) and not reader.operator.is_depthwise and reader.inputs[1:] == ()
-            for reader in self.readers[name]
-        )
+        """Brings an input into panels or planes."""
         outside = (channels_last if name in self.last else planar)(shape[0], shape[1:])
         self._lay_out(name, shape, None)
-        if is_stem:
-            self.layouts[name] = planar(shape[0], shape[1:], self.layouts[name].border)
         image = shape[0] * shape[1] * shape[2]
         self._add(
             f"{name} in",
@@ -185,7 +180,18 @@ class _Scheduler:
                 name, given="a map that is padded with zeros and pooled with padding", expected="one kind of padding"
             )
         self.layouts[name] = panels(shape[0], shape[1:], self.isa.lanes, border)
+        if shape[0] < self.isa.lanes and self._may_be_planes(name, node):
+            self.layouts[name] = planar(shape[0], shape[1:], border)
         self.fills[name] = fills.pop() if fills else 0.0
+
+    def _may_be_planes(self, name: str, node: Node | None) -> bool:
+        """Whether what writes a map can write planes, and only dense convolutions or the caller read it."""
+        if node is not None and not (isinstance(node.operator, Interleave) and self.gathered.issuperset(node.inputs)):
+            return False
+        return all(
+            isinstance(reader.operator, Convolve) and not reader.operator.is_depthwise and reader.inputs[1:] == ()
+            for reader in self.readers[name]
+        )
 
     def _node(self, node: Node) -> None:
         source, target = self.layouts[node.inputs[0]], self.layouts[node.name]

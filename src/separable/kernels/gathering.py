@@ -19,7 +19,7 @@ from separable.kernels.layout import ITEM, Layout
 class Gather:
     """Any channels of the source in any order; the order is a table, and the same code serves all.
 
-    Channels beyond the target's last become zeros.
+    Channels beyond the target's last become zeros. The target may be planes.
     """
 
     source: Layout
@@ -63,14 +63,20 @@ class _Emitter:
             entries = f.at(self.table, f.mul(panel, 8 * self.lanes))
             row = f.at(self.reads, f.mul(y, ITEM * source.row))
             lanes = [f.at(row, f.load("i64", entries, 8 * c)) for c in range(channels)]
-            out = f.at(self.writes, f.add(f.mul(panel, ITEM * target.panel), f.mul(y, ITEM * target.row)))
+            step = ITEM * target.panel * (self.lanes // target.lanes)
+            out = f.at(self.writes, f.add(f.mul(panel, step), f.mul(y, ITEM * target.row)))
 
             def pixel(x: Value, _: list[Value]) -> list[Value]:
                 value, here = constant(0.0, self.lanes), f.mul(x, ITEM * source.pixel)
+                there, act = f.mul(x, ITEM * target.pixel), self.kernel.activation
                 for c, lane in enumerate(lanes):
                     one = f.load("float", f.at(lane, here))
+                    if target.lanes == 1:
+                        f.store(activate(f, act, one), out, f.add(there, ITEM * c * target.panel))
+                        continue
                     value = f.raw(f"insertelement {value.type} {value.name}, float {one.name}, i64 {c}", value.type)
-                f.store(activate(f, self.kernel.activation, value), out, f.mul(x, ITEM * target.pixel))
+                if target.lanes > 1:
+                    f.store(activate(f, act, value), out, there)
                 return []
 
             f.loop(0, target.width, pixel)
