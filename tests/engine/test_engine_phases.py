@@ -59,6 +59,14 @@ def layers(draw: st.DrawFn) -> tuple[nn.Module, tuple[int, ...]]:
     return layer, (c_in, *(a["size"] for a in drawn))
 
 
+def shuffled(x: np.ndarray, reorder: Reorder) -> np.ndarray:
+    """Channels in order, which become pixels."""
+    assert reorder.parts == (1, 1)
+    (_, h, w), (rows, columns) = x.shape, reorder.step
+    y = x[reorder.order].reshape(rows, columns, -1, h, w).transpose(2, 3, 0, 4, 1)
+    return y.reshape(y.shape[0], rows * h, columns * w)
+
+
 def in_float64(network: Network, x: np.ndarray) -> np.ndarray:
     """What the nodes say, step by step."""
     maps = dict.fromkeys(network.inputs, x)
@@ -70,8 +78,7 @@ def in_float64(network: Network, x: np.ndarray) -> np.ndarray:
             case Take() as take:
                 y = source[:, take.rows.index[:, 0]][:, :, take.columns.index[:, 0]]
             case Reorder() as reorder:
-                assert reorder.step == (1, 1)
-                y = source[reorder.order]
+                y = shuffled(source, reorder)
             case Interleave() as interleave:
                 y = np.full(node.shape, np.nan)
                 for phase, (i, j) in zip(given, np.ndindex(interleave.step), strict=True):
@@ -274,39 +281,45 @@ def kinds(program: Program, x: Tensor) -> set[str]:
 @pytest.mark.parametrize("batch", [1, 3])
 def test_networks_that_scale_up_are_one_native_part_without_norms_and_activations(batch: int) -> None:
     """A norm of its own would be a 1×1 convolution by channel, an activation an operator."""
-    for up in ({"kernel_size": 2, "stride": 2}, {"kernel_size": 4, "stride": 2, "padding": 1}):
-        model, x = build(lambda up=up: UNet(**up)), torch.randn(batch, 3, 20, 28)
+    for moved, up in (("Reorder", {"kernel_size": 2}), ("Interleave", {"kernel_size": 4, "padding": 1})):
+        model, x = build(lambda up=up: UNet(stride=2, **up)), torch.randn(batch, 3, 20, 28)
         program = agrees(model, x)
-        assert kinds(program, x) == {"Convolve", "Pooling", "Join", "Interleave"}
+        assert kinds(program, x) == {"Convolve", "Pooling", "Join", moved}
         assert not any(isinstance(n.operator, Convolve) and n.operator.is_depthwise for n in nodes(program, x))
     x = torch.randn(batch, 1, 13, 9)
-    assert kinds(agrees(build(espcn), x), x) == {"Convolve", "Reorder", "Interleave"}
+    assert kinds(agrees(build(espcn), x), x) == {"Convolve", "Reorder"}
     x = torch.randn(batch, 10, 1, 1)
-    assert kinds(agrees(build(generator), x), x) == {"Convolve", "Interleave"}
+    assert kinds(agrees(build(generator), x), x) == {"Convolve", "Reorder", "Interleave"}
 
 
-def test_the_phases_are_named_after_the_layer_and_said_once() -> None:
-    model = build(lambda: nn.Sequential(nn.ConvTranspose2d(6, 16, 4, 2, 1), nn.ReLU(), nn.Conv2d(16, 3, 1)))
+def test_what_makes_the_phases_is_said_once() -> None:
+    body = [nn.ConvTranspose2d(6, 16, 4, 2, 1), nn.ReLU(), nn.ConvTranspose2d(16, 8, 2, 2), nn.PixelUnshuffle(2)]
+    model = build(lambda: nn.Sequential(*body, nn.PixelShuffle(2), nn.Conv2d(8, 3, 1)))
     text = compile(model, torch.randn(1, 6, 5, 5), threads=1, measure=False).explain()
-    assert "_0.0 to _0.3: convolve 6→16 2×2 on 5×5 → relu\n" in text
-    assert "_0: interleave 2×2\n" in text
-
-
-def test_phases_of_few_channels_are_computed_as_one_convolution() -> None:
-    model = build(lambda: nn.Sequential(nn.Conv2d(3, 40, 1), nn.ConvTranspose2d(40, 2, 2, 2), nn.Sigmoid()))
-    x = torch.randn(1, 3, 5, 5)
-    program = agrees(model, x)
-    assert "convolve 40→8 1×1 on 5×5" in program.explain()
-    (native,) = program.prepare(x).natives.values()
-    assert [type(step.kernel).__name__ for step in native.schedule.steps][2:] == [
-        "Convolution",
-        *["Gather"] * 4,
-        "Move",
+    expected = [
+        "_0.0 to _0.3: convolve 6→16 2×2 on 5×5 → relu",
+        "_0: interleave 2×2",
+        "_2.phases: convolve 16→32 1×1 on 10×10",
+        "_2: pixel shuffle 2×2",
+        "pixel_unshuffle: pixel unshuffle 2×2",
+        "pixel_shuffle: pixel shuffle 2×2",
+        "_5: convolve 8→3 1×1 on 20×20",
     ]
+    assert [line.strip() for line in text.splitlines()][2:] == expected
 
 
-def test_a_convolution_computes_its_channels_where_a_pixel_shuffle_puts_them() -> None:
-    model = build(lambda: nn.Sequential(nn.Conv2d(3, 16 * 16, 1), nn.PixelShuffle(2), nn.SiLU()))
-    x = torch.randn(1, 3, 5, 5)
+def kernels(model: nn.Module) -> list[str]:
+    """Those between the caller's tensors."""
+    x = torch.randn(1, 40, 5, 5)
     (native,) = agrees(model, x).prepare(x).natives.values()
-    assert [type(step.kernel).__name__ for step in native.schedule.steps] == ["Move", *["Convolution"] * 4, "Move"]
+    return [type(step.kernel).__name__ for step in native.schedule.steps][1:-1]
+
+
+@pytest.mark.parametrize(
+    "up",
+    [lambda c: nn.ConvTranspose2d(40, c, 2, 2), lambda c: nn.Sequential(nn.Conv2d(40, 4 * c, 1), nn.PixelShuffle(2))],
+)
+def test_channels_are_computed_where_they_belong_unless_they_are_few(up: Callable[[int], nn.Module]) -> None:
+    for channels, expected in ((16, ["Convolution"] * 4), (2, ["Convolution", "Gather"])):
+        model = build(lambda c=channels: nn.Sequential(up(c), nn.BatchNorm2d(c), nn.SiLU()))
+        assert kernels(model) == expected

@@ -8,7 +8,6 @@ from separable.kernels.convolution import Convolution, Tile
 from separable.kernels.depthwise import Depthwise
 from separable.kernels.elementwise import Elementwise
 from separable.kernels.epilogue import Activation
-from separable.kernels.gathering import Gather
 from separable.kernels.isa import Isa, host, levels
 from separable.kernels.layout import Layout, panels, planar
 from separable.kernels.winograd import Winograd
@@ -61,26 +60,6 @@ def test_a_convolution_writes_a_phase(name: str, first: tuple[int, int], isa: Is
     }[name]()
     got, expected, largest = beside_float64(kernel, isa, shares=2)
     assert np.abs(got - expected).max() < 2e-5 * largest
-
-
-@pytest.mark.parametrize("first", PHASES, ids=str)
-def test_channels_are_gathered_to_a_phase_from_a_phase(first: tuple[int, int], isa: Isa) -> None:
-    x = np.random.default_rng(0).standard_normal((11, 4, 5)).astype(np.float32).astype(np.float64)
-    order = np.random.default_rng(1).integers(0, 11, 21)
-    kernel = Gather(source=phase_of(11, (4, 5), first, isa), target=phase_of(21, (4, 5), first, isa), activation=RELU)
-    got = run(kernel, isa, {0: (kernel.source, x, np.nan)}, {5: kernel.offsets(order)}, threads=3)
-    np.testing.assert_array_equal(got, np.maximum(x[order], 0))
-
-
-@pytest.mark.parametrize("first", PHASES, ids=str)
-def test_channels_are_gathered_to_a_phase_of_planes(first: tuple[int, int], isa: Isa) -> None:
-    order = np.random.default_rng(1).integers(0, 11, isa.lanes + 3)
-    target = planar(len(order), (9, 17), ((1, 2), (0, 3))).phase(STEP, first)
-    source = panels(11, (target.height, target.width), isa.lanes)
-    x = np.random.default_rng(0).standard_normal((11, target.height, target.width)).astype(np.float32)
-    kernel = Gather(source=source, target=target, activation=RELU)
-    got = run(kernel, isa, {0: (source, x, np.nan)}, {5: kernel.offsets(order)}, threads=3)
-    np.testing.assert_array_equal(got, np.maximum(x[order], 0))
 
 
 @pytest.mark.parametrize("first", PHASES, ids=str)

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from math import prod
 
 import numpy as np
 
-from separable.engine.network import Convolve, Floats, Network, Node, Reorder
+from separable.engine.network import Convolve, Floats, Interleave, Network, Node, Reorder
 from separable.kernels.epilogue import NONE
 from separable.spec import ConvSpec
 
+MAX_PHASES = 64  # convolutions in place of one
 GATHERED = 4  # vector multiply-adds in the time that a gathered float takes
 
 
@@ -26,21 +28,16 @@ def arrange(network: Network, lanes: int) -> Network:
     return _in_planes(network, lanes)
 
 
-def is_worth_parting(spec: ConvSpec, parts: Sequence[int], lanes: int) -> bool:
-    """Whether a convolution for each of ``parts``, in channels, costs less than one and taking its channels apart."""
-    more = sum(-(-part // lanes) for part in parts) - -(-spec.c_out // lanes)
-    return more * spec.weights // spec.c_out <= GATHERED * sum(parts)
-
-
 def _in_parts(network: Network, lanes: int) -> Network:
-    readers, outputs, nodes = network.readers(), network.outputs.values(), []
+    readers, outputs = network.readers(), network.outputs.values()
+    nodes: list[Node] = []
     parted: dict[str, Node] = {}
     for node in network.nodes:
         whole = parted.get(node.inputs[0])
         if node.name not in outputs and _is_parted(node, readers[node.name], lanes):
             parted[node.name] = node
         else:
-            nodes.append(node if whole is None else _part(whole, node))
+            nodes += [node] if whole is None else _parts(whole, node)
     return replace(network, nodes=tuple(nodes))
 
 
@@ -49,31 +46,49 @@ def _is_parted(node: Node, readers: Sequence[Node], lanes: int) -> bool:
     operator = node.operator
     if not isinstance(operator, Convolve) or operator.spec.groups > 1 or len(node.inputs) > 1:
         return False
-    parts = [
-        reader.shape[0]
-        for reader in readers
-        if isinstance(reader.operator, Reorder)
-        and reader.operator.step == (1, 1)
-        and NONE in (reader.activation, node.activation)
-    ]
-    return 0 < len(parts) == len(readers) and is_worth_parting(operator.spec, parts, lanes)
+    parts: list[int] = []
+    for reader in readers:
+        reorder = reader.operator
+        if (
+            not isinstance(reorder, Reorder)
+            or reorder.parts != (1, 1)
+            or NONE not in (reader.activation, node.activation)
+        ):
+            return False
+        parts += [reader.shape[0]] * prod(reorder.step)
+    more = sum(-(-part // lanes) for part in parts) - -(-operator.spec.c_out // lanes)  # panels
+    is_worth_it = more * operator.spec.weights // operator.spec.c_out <= GATHERED * sum(parts)
+    return 0 < len(parts) <= MAX_PHASES and is_worth_it
 
 
-def _part(whole: Node, taken: Node) -> Node:
+def _parts(whole: Node, taken: Node) -> list[Node]:
     """The channels of a convolution that a reordering takes, in its place."""
     operator, reorder = whole.operator, taken.operator
     if not isinstance(operator, Convolve) or not isinstance(reorder, Reorder):
         raise TypeError(f"{taken} takes no part of {whole}")
-    order = reorder.order
-    part = replace(
-        operator,
-        spec=ConvSpec(**{**operator.spec.to_json(), "c_out": len(order)}),
-        weight=operator.weights[order],
-        bias=operator.bias[order],
-        gain=None,
-    )
+    spec = ConvSpec(**{**operator.spec.to_json(), "c_out": taken.shape[0]})
     activation = taken.activation if whole.activation == NONE else whole.activation
-    return replace(taken, inputs=whole.inputs, operator=part, activation=activation)
+    phases = [
+        replace(
+            whole,
+            name=f"{taken.name}.{i}",
+            operator=Convolve(spec=spec, weight=operator.weights[order], bias=operator.bias[order]),
+            shape=(spec.c_out, *whole.shape[1:]),
+            activation=activation,
+        )
+        for i, order in enumerate(reorder.order.reshape(-1, spec.c_out))
+    ]
+    return interleaved(phases, reorder.step, taken.name)
+
+
+def interleaved(phases: Sequence[Node], step: tuple[int, int], result: str) -> list[Node]:
+    """The phases, the first row of them first, and what they make; a single one is the result."""
+    if len(phases) == 1:
+        return [replace(phases[0], name=result)]
+    h, w = sum(p.shape[1] for p in phases[:: step[1]]), sum(p.shape[2] for p in phases[: step[1]])
+    inputs = tuple(phase.name for phase in phases)
+    whole = Node(name=result, inputs=inputs, operator=Interleave(step=step), shape=(phases[0].shape[0], h, w))
+    return [*phases, whole]
 
 
 def _with_whole_groups(node: Node, lanes: int) -> Node:

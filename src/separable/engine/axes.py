@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from separable.engine.network import Reorder
 from separable.engine.reading import Map
 
-MAX_PHASES = 64  # maps that are interleaved to one
 KINDS = {2: "nc", 3: "ncw", 4: "nchw"}
 
 
@@ -127,26 +127,7 @@ def unshuffled(x: Arranged, shape: Sequence[int]) -> Arranged | None:
     return parts and viewed(permuted(parts, (0, 1, 3, 5, 2, 4)), shape)
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Movement:
-    """How channels move between pixels: every ``step``-th row and column of the result is a phase.
-
-    ``orders`` (phases, channels) has where a phase's channels come from, in a map that is unshuffled first: channel
-    (c · rows + y) · columns + x is channel c of the pixel (y, x) among ``parts``, (rows, columns).
-    """
-
-    orders: NDArray[np.int64]
-    step: tuple[int, int]
-    parts: tuple[int, int]
-
-    @property
-    def is_none(self) -> bool:
-        """Whether everything stays where it is."""
-        order = self.orders[0]
-        return self.step == self.parts == (1, 1) and bool((order == np.arange(len(order))).all())
-
-
-def movement_of(x: Arranged, batch: int) -> Movement | None:
+def reorder_of(x: Arranged, batch: int) -> Reorder | None:
     """What makes a map of the tensor's shape: channels move, or to pixels, or pixels to channels; else None.
 
     A tensor with its channels last, and one that has more axes than the map, are left as they are seen.
@@ -167,12 +148,12 @@ def movement_of(x: Arranged, batch: int) -> Movement | None:
         parts.append(stride)
     step = [len(begin) for begin in begins]
     is_shuffle = len(x.groups) == x.map.rank if x.map.shape[1:] != (1, 1) else min(step) > 1
-    if step + parts != [1] * 4 and not (is_shuffle and min(max(step), max(parts)) == 1 and prod(step) <= MAX_PHASES):
+    if step + parts != [1] * 4 and not (is_shuffle and min(max(step), max(parts)) == 1):
         return None
     c, down, right = (_positions(channels, kind) for kind in "chw")
     firsts = (begins[0][:, None] + begins[1]).reshape(-1, 1)
-    orders = ((firsts + c) * parts[0] + down) * parts[1] + right
-    return Movement(orders=orders, step=(step[0], step[1]), parts=(parts[0], parts[1]))
+    order = ((firsts + c) * parts[0] + down) * parts[1] + right
+    return Reorder(order=order.ravel(), parts=(parts[0], parts[1]), step=(step[0], step[1]))
 
 
 def _positions(axes: Iterable[Axis], kind: str) -> NDArray[np.int64]:

@@ -5,7 +5,11 @@ Each pass is a function from network to network; ``PASSES`` is their order.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
+from math import prod
+
+import numpy as np
 
 from separable.engine.network import (
     Activate,
@@ -21,6 +25,7 @@ from separable.engine.network import (
     Part,
     Pooling,
     Reorder,
+    Shape,
 )
 from separable.kernels.epilogue import NONE
 from separable.spec import ConvSpec
@@ -35,23 +40,40 @@ def fuse(network: Network) -> Network:
     return network
 
 
-def work_in_phases(network: Network) -> Network:
-    """What is done to every pixel of interleaved maps is done to each of these before."""
-    edit, nodes = Edit(network), dict[str, Node]()
+def work_before_interleaving(network: Network) -> Network:
+    """What is done to every pixel of a map of phases is done to these; a scale and shift is done before a shuffle."""
+    edit, nodes, shapes = Edit(network), dict[str, Node](), network.shapes
     for node in network.nodes:
         whole = edit.sole(node.inputs[0])
-        is_able = isinstance(node.operator, Activate | Affine)
-        if whole is None or not isinstance(whole.operator, Interleave) or not is_able:
+        before = _before(node, whole, shapes) if whole else []
+        if whole is None or not before:
             nodes[node.name] = node
             continue
-        names = tuple(f"{node.name}.{i}" for i in range(len(whole.inputs)))
-        for name, phase in zip(names, whole.inputs, strict=True):
-            nodes[name] = replace(node, name=name, inputs=(phase,), shape=nodes[phase].shape)
-        edit.merge(node, whole, inputs=names)
+        nodes |= {each.name: each for each in before}
+        shapes |= {each.name: each.shape for each in before}
+        edit.merge(node, whole, inputs=tuple(each.name for each in before))
         del nodes[whole.name]
         nodes[whole.name] = edit.nodes[whole.name]
     edit.nodes = nodes
     return edit.finish()
+
+
+def _before(node: Node, whole: Node, shapes: Mapping[str, Shape]) -> list[Node]:
+    """``node`` on each map that ``whole`` reads; nothing where it cannot come before it."""
+    work, moved = node.operator, whole.operator
+    given = [shapes[name] for name in whole.inputs]
+    if isinstance(moved, Reorder) and isinstance(work, Affine) and moved.parts == (1, 1):
+        place = np.argsort(moved.order)
+        if not np.array_equal(moved.order[place], np.arange(given[0][0])):
+            return []
+        scale, shift = (np.tile(each, prod(moved.step))[place] for each in (work.scale, work.shift))
+        work = Affine(scale=scale, shift=shift)
+    elif not isinstance(moved, Interleave) or not isinstance(work, Activate | Affine):
+        return []
+    return [
+        replace(node, name=f"{node.name}.{i}", inputs=(name,), operator=work, shape=shape)
+        for i, (name, shape) in enumerate(zip(whole.inputs, given, strict=True))
+    ]
 
 
 def fold_pads(network: Network) -> Network:
@@ -151,6 +173,7 @@ def take_parts_in_order(network: Network) -> Network:
         node.name: node
         for node in network.nodes
         if isinstance(node.operator, Reorder)
+        and node.operator.step == (1, 1)
         and node.name not in network.outputs.values()
         and all(isinstance(reader.operator, Part) for reader in readers[node.name])
     }
@@ -165,4 +188,11 @@ def take_parts_in_order(network: Network) -> Network:
     return replace(network, nodes=tuple(node for node in nodes if node.name not in shuffles))
 
 
-PASSES = (take_parts_in_order, work_in_phases, fold_pads, fold_affines, add_residuals, finish_with_activations)
+PASSES = (
+    take_parts_in_order,
+    work_before_interleaving,
+    fold_pads,
+    fold_affines,
+    add_residuals,
+    finish_with_activations,
+)

@@ -15,12 +15,12 @@ import torch
 from torch import Tensor, fx
 from torch.utils import _pytree as pytree
 
-from separable.engine.axes import Arranged, movement_of, of_map, permuted, shuffled, unshuffled, viewed
+from separable.engine.axes import Arranged, of_map, permuted, reorder_of, shuffled, unshuffled, viewed
 from separable.engine.fuse import fuse
 from separable.engine.lowered import Call, ItemOf, Lowered, Name, OnCopy, Restored, names
 from separable.engine.network import Convolve, Network, Node
 from separable.engine.operators import ACTIVATIONS, FIRST_OF_SEVERAL, read
-from separable.engine.phases import moved, read_transposed
+from separable.engine.phases import read_transposed
 from separable.engine.reading import (
     Foreign,
     Map,
@@ -277,15 +277,17 @@ class _Lowering:
             seen = viewed(source, value.shape)
         if seen is None:
             return False
-        movement = movement_of(seen, self.batch)
+        reorder = reorder_of(seen, self.batch)
         x = source.map
-        if movement is None:
+        if reorder is None:
             self.maps[node.name] = seen
-        elif movement.is_none:
+        elif reorder.is_none:
             self.maps[node.name] = replace(x, rank=value.ndim)
         else:
-            self.maps[node.name] = Map(name=node.name, shape=map_shape(value.shape), rank=value.ndim)
-            self._append(moved(x.name, x.shape, movement, node.name), self._as_call(node), {x.name})
+            shape = map_shape(value.shape)
+            self.maps[node.name] = Map(name=node.name, shape=shape, rank=value.ndim)
+            moved = Node(name=node.name, inputs=(x.name,), operator=reorder, shape=shape)
+            self._append([moved], self._as_call(node), {x.name})
             return True
         self.stage_of[node.name] = self.stage_of.get(volume_of(x.name), 0)
         return True

@@ -115,12 +115,19 @@ class Take:
 class Reorder:
     """Channel i is the input's channel ``order[i]``.
 
-    With a ``step`` of (rows, columns) so many pixels become one, and their channels are counted as a pixel unshuffle
-    counts them: (c · rows + y) · columns + x is channel c of the pixel (y, x) among them.
+    ``parts``: so many pixels (rows, columns) become one, whose channels are counted as by a pixel unshuffle. ``step``:
+    so many are made of one; ``order`` has all channels of the first of them, then those of the next.
     """
 
     order: NDArray[np.int64]
+    parts: tuple[int, int] = (1, 1)
     step: tuple[int, int] = (1, 1)
+
+    @property
+    def is_none(self) -> bool:
+        """Whether everything stays where it is."""
+        is_still = self.parts == self.step == (1, 1)
+        return is_still and bool((self.order == np.arange(len(self.order))).all())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -191,8 +198,12 @@ class Node:
         what = type(self.operator).__name__.lower()
         if isinstance(self.operator, Convolve | Pooling):
             what = f"{what} {self.operator.spec}"
-        if isinstance(self.operator, Interleave | Reorder) and self.operator.step != (1, 1):
-            what = f"{what} {self.operator.step[0]}×{self.operator.step[1]}"
+        if isinstance(self.operator, Interleave):
+            what = f"{what} {_by(self.operator.step)}"
+        if isinstance(self.operator, Reorder) and self.operator.parts != (1, 1):
+            what = f"pixel unshuffle {_by(self.operator.parts)}"
+        if isinstance(self.operator, Reorder) and self.operator.step != (1, 1):
+            what = f"pixel shuffle {_by(self.operator.step)}"
         if isinstance(self.operator, Combine):
             what = self.operator.operation
         extra = " + " + self.inputs[1] if isinstance(self.operator, Convolve) and len(self.inputs) > 1 else ""
@@ -235,6 +246,10 @@ class Network:
             first, *rest = (node.name for node in alike)
             lines.append(f"{first} to {rest[-1]}: {what}" if rest else f"{first}: {what}")
         return "\n".join(lines)
+
+
+def _by(pair: tuple[int, int]) -> str:
+    return f"{pair[0]}×{pair[1]}"
 
 
 @dataclass

@@ -1,8 +1,7 @@
-"""Maps interleaved from several. In: a transposed convolution, a movement of pixels. Out: operators on each phase.
+"""Transposed convolutions. In: a call. Out: convolutions at stride 1, and how their outputs interleave.
 
-At stride s every s-th output of a transposed convolution reads every s-th tap alone: each of these phases is a
-convolution at stride 1, and their outputs interleave (Shi et al. 2016, "Is the deconvolution layer the same as a
-convolutional layer?").
+At stride s every s-th output reads every s-th tap alone: each of these phases is a convolution (Shi et al. 2016, "Is
+the deconvolution layer the same as a convolutional layer?").
 """
 
 from __future__ import annotations
@@ -14,26 +13,14 @@ from math import prod
 
 import numpy as np
 
-from separable.engine.arrange import is_worth_parting
-from separable.engine.axes import MAX_PHASES, Movement
-from separable.engine.network import Convolve, Floats, Interleave, Node, Reorder, Shape, Take
+from separable.engine.arrange import MAX_PHASES, interleaved
+from separable.engine.network import Convolve, Floats, Node, Reorder, Take
 from separable.engine.reading import Request, UnsupportedError
 from separable.engine.sampling import copied
 from separable.spec import ConvSpec
 
 Pair = tuple[int, int]
 FEW = 8  # phases along one axis
-
-
-def moved(source: str, shape: Shape, movement: Movement, result: str) -> list[Node]:
-    """The nodes of a movement of pixels of the map ``source``, the last of which writes ``result``."""
-    h, w = (n // part for n, part in zip(shape[1:], movement.parts, strict=True))
-    operators = [Reorder(order=order, step=movement.parts) for order in movement.orders]
-    phases = [
-        Node(name=f"{result}.{i}", inputs=(source,), operator=operator, shape=(len(operator.order), h, w))
-        for i, operator in enumerate(operators)
-    ]
-    return _interleaved(phases, movement.step, result)
 
 
 def read_transposed(request: Request, result: str) -> list[Node]:
@@ -70,7 +57,7 @@ def read_transposed(request: Request, result: str) -> list[Node]:
         operator = _convolve(row, column, turned, bias, g)
         h, w = operator.spec.size_out
         phases.append(Node(name=f"{result}.{i}", inputs=(source,), operator=operator, shape=(len(turned), h, w)))
-    return [*crops.values(), *_together(phases, step, result, request.lanes)]
+    return [*crops.values(), *(_together(phases, step, result) or interleaved(phases, step, result))]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,31 +112,21 @@ def _convolve(row: Line, column: Line, turned: Floats, bias: Floats, groups: int
     return Convolve(spec=spec, weight=taps, bias=bias)
 
 
-def _together(phases: Sequence[Node], step: Pair, result: str, lanes: int) -> list[Node]:
-    """The phases interleaved; computed as one where they are alike and have few channels."""
-    operators = [p.operator for p in phases if isinstance(p.operator, Convolve)]
-    first = operators[0]
-    count, channels = len(phases), first.spec.c_out
-    spec = ConvSpec(**{**first.spec.to_json(), "c_out": count * channels})
-    is_alike = len({(p.inputs, o.spec) for p, o in zip(phases, operators, strict=True)}) == 1
-    if not is_alike or spec.groups > 1 or is_worth_parting(spec, [channels] * count, lanes):
-        return _interleaved(phases, step, result)
-    whole = Convolve(
-        spec=spec,
+def _together(phases: Sequence[Node], step: Pair, result: str) -> list[Node]:
+    """Phases that are alike as one convolution and a pixel shuffle; else nothing."""
+    operators = [phase.operator for phase in phases if isinstance(phase.operator, Convolve)]
+    (channels, h, w), first, count = phases[0].shape, operators[0], len(phases)
+    if (
+        count == 1
+        or first.spec.groups > 1
+        or len({(p.inputs, o.spec) for p, o in zip(phases, operators, strict=True)}) > 1
+    ):
+        return []
+    together = Convolve(
+        spec=ConvSpec(**{**first.spec.to_json(), "c_out": count * channels}),
         weight=np.concatenate([o.weight for o in operators]),
         bias=np.tile(first.bias, count),
     )
-    shape = (count * channels, *phases[0].shape[1:])
-    node = Node(name=f"{result}.phases", inputs=phases[0].inputs, operator=whole, shape=shape)
-    orders = np.arange(count * channels).reshape(count, channels)
-    return [node, *moved(node.name, shape, Movement(orders=orders, step=step, parts=(1, 1)), result)]
-
-
-def _interleaved(phases: Sequence[Node], step: Pair, result: str) -> list[Node]:
-    """Nodes of which only the last one, ``result``, is read elsewhere."""
-    if len(phases) == 1:
-        return [replace(phases[0], name=result)]
-    h, w = sum(p.shape[1] for p in phases[:: step[1]]), sum(p.shape[2] for p in phases[: step[1]])
-    inputs = tuple(phase.name for phase in phases)
-    whole = Node(name=result, inputs=inputs, operator=Interleave(step=step), shape=(phases[0].shape[0], h, w))
-    return [*phases, whole]
+    whole = replace(phases[0], name=f"{result}.phases", operator=together, shape=(count * channels, h, w))
+    shuffle, shape = Reorder(order=np.arange(count * channels), step=step), (channels, h * step[0], w * step[1])
+    return [whole, Node(name=result, inputs=(whole.name,), operator=shuffle, shape=shape)]

@@ -124,7 +124,6 @@ class _Scheduler:
 
     def run(self) -> Schedule:
         self.readers = self.network.readers()
-        self.gathered = {node.name for node in self.network.nodes if isinstance(node.operator, Reorder)}
         for name, shape in self.network.inputs.items():
             self._enter(name, shape)
         found = find_chains(self.network, self.readers)
@@ -186,9 +185,7 @@ class _Scheduler:
 
     def _may_be_planes(self, name: str, node: Node | None) -> bool:
         """Whether what writes a map can write planes, and only dense convolutions or the caller read it."""
-        if node is not None and not (isinstance(node.operator, Interleave) and self.gathered.issuperset(node.inputs)):
-            return False
-        return all(
+        return (node is None or isinstance(node.operator, Reorder)) and all(
             isinstance(reader.operator, Convolve) and not reader.operator.is_depthwise and reader.inputs[1:] == ()
             for reader in self.readers[name]
         )
@@ -245,11 +242,8 @@ class _Scheduler:
             case Take() as take:
                 self._take(node, take, both)
             case Reorder() as reorder:
-                gather = Gather(source=source.phase(reorder.step), target=target, activation=act)
-                channel, y, x = np.unravel_index(reorder.order, (source.channels, *reorder.step))
-                table = gather.offsets(channel) + ITEM * (y * source.row + x * source.pixel)
-                start = Place(map=there.map, offset=source.offset())
-                self._add(node.name, gather, {0: start, 3: here}, {convolution.SOURCE_TABLE: table})
+                gather = Gather(source=source, target=target, parts=reorder.parts, step=reorder.step, activation=act)
+                self._add(node.name, gather, both, {convolution.SOURCE_TABLE: gather.offsets(reorder.order)})
             case Interleave():
                 pass  # its inputs were written into it
             case Normalise() | NormaliseGroups():
