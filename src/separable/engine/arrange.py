@@ -18,7 +18,7 @@ from separable.kernels.epilogue import NONE
 from separable.spec import ConvSpec
 
 MAX_PHASES = 64  # convolutions in place of one
-GATHERED = 4  # vector multiply-adds in the time that a gathered float takes
+GATHERED, STEP = 4, 4000  # vector multiply-adds in the time of a gathered float, of a step that all threads wait for
 
 
 def arrange(network: Network, lanes: int) -> Network:
@@ -57,8 +57,8 @@ def _is_parted(node: Node, readers: Sequence[Node], lanes: int) -> bool:
             return False
         parts += [reader.shape[0]] * prod(reorder.step)
     more = sum(-(-part // lanes) for part in parts) - -(-operator.spec.c_out // lanes)  # panels
-    is_worth_it = more * operator.spec.weights // operator.spec.c_out <= GATHERED * sum(parts)
-    return 0 < len(parts) <= MAX_PHASES and is_worth_it
+    spent = more * operator.spec.weights // operator.spec.c_out * prod(node.shape[1:]) + STEP * (len(parts) - 1)
+    return 0 < len(parts) <= MAX_PHASES and spent <= GATHERED * sum(parts) * prod(node.shape[1:])
 
 
 def _parts(whole: Node, taken: Node) -> list[Node]:
