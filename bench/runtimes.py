@@ -1,8 +1,9 @@
 """Networks in one runtime, in a process of its own. In: runtime, threads, exported networks. Out: seconds a forward.
 
 Protocol, a line each way: ``load 0`` prepares the first network and is answered with the relative difference from
-PyTorch's output and the seconds until the first one; ``run 0 20`` is answered with the mean seconds of 20 forwards.
-What a peer needs in a form of its own was written before, by ``prepare``.
+PyTorch's output and the seconds until the first one; ``run 0 20`` is answered with the mean seconds of 20 forwards;
+``turns 0 6`` takes forwards and the processor's peak in turns for 6 seconds, and is answered with the seconds of each:
+peak, forward, peak, forward, …, peak. What a peer needs in a form of its own was written before, by ``prepare``.
 Started by ``engine.py`` and ``realised.py``.
 """
 
@@ -152,6 +153,23 @@ def peak(_: Path, __: np.ndarray, threads: int) -> Forward:
     return many
 
 
+def turns(forward: Forward, threads: int, seconds: float) -> list[float]:
+    """Forwards between loops of multiply-adds, some milliseconds each: neighbours run at one clock."""
+    loop, samples, begin = peak(Path(), np.zeros(0), threads), [], time.perf_counter()
+    loop()
+    times = max(1, int(_seconds(loop, 1) / _seconds(forward, 1)))
+    while time.perf_counter() < begin + seconds:
+        samples += [_seconds(loop, 1), _seconds(forward, times)]
+    return [*samples, _seconds(loop, 1)]
+
+
+def _seconds(forward: Forward, times: int) -> float:
+    begin = time.perf_counter()
+    for _ in range(times):
+        forward()
+    return (time.perf_counter() - begin) / times
+
+
 def prepare(path: Path, names: list[str]) -> None:
     """Writes the network in the forms that these runtimes read, where they are not written yet."""
     x = np.load(path.with_suffix(".npz"))["x"]
@@ -243,13 +261,10 @@ def main() -> None:
             expected = arrays["y"]
             error = 0.0 if name == "peak" else float(np.linalg.norm(got.ravel() - expected.ravel()))
             print("answer", error / float(np.linalg.norm(expected)), first, flush=True)
+        elif verb == "turns":
+            print("answer", *turns(forwards[which], threads, float(numbers[1])), flush=True)
         else:
-            forward, count = forwards[which], int(numbers[1])
-            begin = time.perf_counter()
-            for _ in range(count):
-                forward()
-            spent = time.perf_counter() - begin
-            print("answer", spent / count, flush=True)
+            print("answer", _seconds(forwards[which], int(numbers[1])), flush=True)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
 """The first call and the memory of a network, ours beside ONNX Runtime. Out: JSON and a table.
 
 Each row is a process of its own: imports, the model (built, or read from its file), the first call, twenty more. Ours
-runs twice with one folder for machine code, which is empty at first and warm then. Memory is resident memory, whole
-pages of shared libraries counted. Written by ``engine.py --prepare`` before: what ONNX Runtime reads. From the
-repository:
+runs three times with one folder for machine code: it is empty, then warm, then the saved program runs without PyTorch,
+which is how ONNX Runtime runs. Memory is resident memory, whole pages of shared libraries counted. Written by
+``engine.py --prepare`` before: what ONNX Runtime reads. From the repository:
 
     python bench/start.py --peers /path/to/python-with-onnxruntime
 """
@@ -21,6 +21,12 @@ from pathlib import Path
 from typing import Any
 
 NETWORKS = ("mobilenet_v1", "mobilenet_v2", "resnet50")
+WAYS = {
+    "separable, empty cache": "separable",
+    "separable, warm cache": "separable",
+    "separable, saved program": "saved",
+    "onnxruntime": "onnxruntime",
+}
 CALLS = 20
 MEGABYTE = 1e6
 
@@ -32,14 +38,18 @@ def memory() -> dict[str, int]:
     return {"now": held["VmRSS:"], "most": held["VmHWM:"]}
 
 
-def child(runtime: str, name: str, threads: int, onnx: Path) -> dict[str, Any]:
+def child(runtime: str, name: str, threads: int, path: Path) -> dict[str, Any]:
     """One row, in the process that is measured."""
     begin = time.perf_counter()
     if runtime == "separable":
         import torch
 
-        import separable
+        import separable.engine
         from separable import models
+    elif runtime == "saved":
+        import numpy as np
+
+        import separable.runtime
     else:
         import numpy as np
         import onnxruntime
@@ -52,12 +62,19 @@ def child(runtime: str, name: str, threads: int, onnx: Path) -> dict[str, Any]:
 
         def run() -> object:
             return program(x)
+    elif runtime == "saved":
+        image = np.ones((1, 3, 224, 224), np.float32)
+        built, after_model = time.perf_counter(), memory()["now"]
+        session = separable.load(path, threads=threads)
+
+        def run() -> object:
+            return session(image)
     else:
         image = np.ones((1, 3, 224, 224), np.float32)
         built, after_model = time.perf_counter(), memory()["now"]
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
-        session = onnxruntime.InferenceSession(str(onnx), options, providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
         def run() -> object:
             return session.run(None, {session.get_inputs()[0].name: image})
@@ -67,6 +84,8 @@ def child(runtime: str, name: str, threads: int, onnx: Path) -> dict[str, Any]:
     for _ in range(CALLS):
         run()
     after = memory()
+    if runtime == "separable":
+        program.save(path)
     return {
         "threads": threads,
         "imports_s": imported - begin,
@@ -83,9 +102,10 @@ def row(runtime: str, name: str, options: argparse.Namespace, cache: str) -> dic
     """A process started for it, and what it said."""
     from engine import export_path
 
-    onnx = export_path(name, 1).with_suffix(".onnx")
-    python = sys.executable if runtime == "separable" else options.peers
-    command = [python, __file__, "--child", runtime, name, str(options.threads), str(onnx)]
+    is_peer = runtime == "onnxruntime"
+    path = export_path(name, 1).with_suffix(".onnx") if is_peer else Path(cache) / "program.safetensors"
+    python = options.peers if is_peer else sys.executable
+    command = [python, __file__, "--child", runtime, name, str(options.threads), str(path)]
     environment = {**os.environ, "OMP_NUM_THREADS": str(options.threads), "SEPARABLE_CACHE": cache}
     answer = subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout
     found: dict[str, Any] = json.loads(answer.splitlines()[-1])
@@ -98,7 +118,8 @@ def table(rows: list[dict[str, Any]]) -> str:
         "# The first call, and the memory of a network\n\nOne 224×224 image. First call: compiling (or making the "
         "session) and the first output, imports and the building of the model apart. Peak: the most resident memory "
         f"of the whole process over {CALLS} more calls; added: that less what was resident after the imports, and how "
-        "much of it PyTorch took to build the model, before anything was compiled (ONNX Runtime reads a file).\n\n"
+        "much of it PyTorch took to build the model, before anything was compiled (a saved program and ONNX Runtime "
+        "read a file).\n\n"
         "| network | runtime | imports, s | model, s | first call, s | after imports, MB | resident, MB | peak, MB | "
         "added, MB | of it PyTorch's model, MB |\n|---|---|---|---|---|---|---|---|---|---|\n"
     )
@@ -113,8 +134,8 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 def main() -> None:
     if sys.argv[1:2] == ["--child"]:
-        runtime, name, threads, onnx = sys.argv[2:]
-        print(json.dumps(child(runtime, name, int(threads), Path(onnx))))
+        runtime, name, threads, path = sys.argv[2:]
+        print(json.dumps(child(runtime, name, int(threads), Path(path))))
         return
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--networks", nargs="+", default=list(NETWORKS), choices=NETWORKS)
@@ -124,10 +145,9 @@ def main() -> None:
     options = parser.parse_args()
     for name in options.networks:
         with tempfile.TemporaryDirectory() as cache:
-            ways = (("separable", "empty cache"), ("separable", "warm cache"), ("onnxruntime", ""))
             rows = [
-                {"network": name, "runtime": f"{runtime}, {state}".rstrip(", "), **row(runtime, name, options, cache)}
-                for runtime, state in ways
+                {"network": name, "runtime": said, **row(runtime, name, options, cache)}
+                for said, runtime in WAYS.items()
             ]
         keep(options.out, rows)
     print(options.out.with_suffix(".md").read_text(encoding="utf-8"))

@@ -13,7 +13,7 @@ ORDER = [
     ["errors"],
     ["files", "progress", "spec"],
     ["cost", "factor", "kernels"],
-    ["nn", "filters"],
+    ["nn", "filters", "runtime"],
     ["models"],
     ["graph"],
     ["plan"],

@@ -15,6 +15,7 @@ import pytest
 from separable import cost, demo, pipeline
 from separable.cli import main
 from separable.cost import Machine
+from separable.runtime import load
 
 OWN_MODEL = """
 import torch
@@ -236,4 +237,6 @@ def test_bench_times_both_engines_and_every_step(run: Run) -> None:
 
 
 def test_compile_says_what_runs_natively(run: Run) -> None:
-    assert "1 native, 0 in PyTorch" in run("compile", "resnet_small", "--input", "1x1x8x8", "--threads", "1").out
+    said = run("compile", "resnet_small", "--input", "1x1x8x8", "--threads", "1", "--out", "small.safetensors")
+    assert "1 native, 0 in PyTorch" in said.out
+    assert load("small.safetensors").shapes == (((1, 1, 8, 8),),)

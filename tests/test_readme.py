@@ -16,6 +16,6 @@ def test_the_readme_runs_line_by_line(tmp_path: Path, monkeypatch: pytest.Monkey
     printed: list[str] = []
     for block in blocks:
         exec(compile(block, str(README), "exec"), names)
-    assert {path.name for path in tmp_path.iterdir()} == {"report.html", "small.pt2"}
+    assert {path.name for path in tmp_path.iterdir()} == {"program.safetensors", "report.html", "small.pt2"}
     assert len(blocks) == 5
     assert all(printed)

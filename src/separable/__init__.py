@@ -1,57 +1,11 @@
-"""Convolutional networks made separable, with the saving counted, predicted and measured."""
+"""Convolutional networks made separable, with the saving counted, predicted and measured.
+
+What is here is named in ``__init__.pyi``. A room is opened when something in it is asked for: a saved program runs
+without PyTorch.
+"""
+
+import lazy_loader
 
 __version__ = "0.1.0"
 
-from separable import filters, models, nn
-from separable.cost import Cost, ModelCost, count
-from separable.engine import Program, compile
-from separable.errors import SeparableError, SeparableWarning
-from separable.graph import Sites, trace
-from separable.pipeline import ShrinkOptions, Shrunk, shrink
-from separable.plan import Plan, Prices, choose_plan, price, rewrite
-from separable.spec import Budget, ConvSpec
-from separable.tune import (
-    Calibrated,
-    Distilled,
-    DistillOptions,
-    Trained,
-    TrainOptions,
-    calibrate,
-    distill,
-    read_batches,
-    train,
-)
-
-__all__ = [
-    "Budget",
-    "Calibrated",
-    "ConvSpec",
-    "Cost",
-    "DistillOptions",
-    "Distilled",
-    "ModelCost",
-    "Plan",
-    "Prices",
-    "Program",
-    "SeparableError",
-    "SeparableWarning",
-    "ShrinkOptions",
-    "Shrunk",
-    "Sites",
-    "TrainOptions",
-    "Trained",
-    "calibrate",
-    "choose_plan",
-    "compile",
-    "count",
-    "distill",
-    "filters",
-    "models",
-    "nn",
-    "price",
-    "read_batches",
-    "rewrite",
-    "shrink",
-    "trace",
-    "train",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

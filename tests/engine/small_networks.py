@@ -86,6 +86,21 @@ class PreActivated(nn.Module):
         return torch.tanh(self.conv(F.pad(F.leaky_relu(self.norm(x), 0.2), (0, 1, 0, 1))))
 
 
+class Cell(nn.Module):
+    """As in NASNet: a separable layer, the maximum and the average around every pixel, of the input and of a sum."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.separable = nn.Sequential(
+            nn.Conv2d(channels, channels, 5, padding=2, groups=channels), nn.Conv2d(channels, channels, 1)
+        )
+        self.again = nn.Conv2d(channels, channels, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.separable(x) + F.max_pool2d(x, 3, 1, 1)
+        return torch.cat([self.again(y), F.max_pool2d(y, 3, 1, 1), F.avg_pool2d(y, 3, 1, 1)], 1)
+
+
 def mobile() -> nn.Module:
     blocks = [Inverted(16, 24, 2, 4), Inverted(24, 24, 1, 4), Inverted(24, 40, 2, 6)]
     head = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(), nn.Linear(40, 10)]
@@ -147,6 +162,7 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "a plain network": (plain, (2, 3, 16, 24)),
     "a gate": (lambda: nn.Sequential(layer(3, 24, 3), Gated(24)), (2, 3, 13, 11)),
     "branches": (Branches, (2, 16, 9, 7)),
+    "a cell": (lambda: Cell(13), (2, 13, 9, 12)),
     "a norm in front": (PreActivated, (2, 12, 15, 14)),
     "a multiplier": (multiplied, (2, 12, 19, 21)),
     "groups": (grouped, (2, 32, 23, 19)),

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from separable.engine import compile
 from separable.engine.axes import Arranged, of_map, permuted, reorder_of, viewed
 from separable.engine.lowered import Call
-from separable.engine.network import Reorder
 from separable.engine.program import Program
 from separable.engine.reading import Map
+from separable.runtime.network import Reorder
 
 
 @st.composite

@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 from separable import models
 from separable.engine import compile
-from separable.engine.native import NativeNetwork
 from separable.engine.program import Program
-from separable.engine.tuning import Tuner
 from separable.kernels.catalogue import Kernel
 from separable.kernels.chain import Chain
+from separable.runtime.native import NativeNetwork
+from separable.runtime.tuning import Tuner
 
 Ways = Sequence[tuple[Kernel, ...]]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,11 +16,12 @@ from small_networks import build
 from torch import Tensor, nn
 
 from separable.engine import compile
-from separable.engine.network import Convolve, Interleave, Network, Node, Reorder, Take
 from separable.engine.phases import read_transposed
 from separable.engine.program import Program
 from separable.engine.reading import Map, Request
 from separable.kernels import reference
+from separable.runtime import load
+from separable.runtime.network import Convolve, Interleave, Network, Node, Reorder, Take
 
 
 def agrees(model: nn.Module, x: Tensor, threads: int = 2) -> Program:
@@ -325,3 +327,12 @@ def test_channels_are_computed_where_they_belong_unless_they_or_their_pixels_are
         model = build(lambda c=channels: nn.Sequential(up(c), nn.BatchNorm2d(c), nn.SiLU()))
         assert kernels(model, torch.randn(1, 40, 13, 15)) == expected
         assert kernels(model, torch.randn(1, 40, 1, 1)) == ["Convolution", "Gather"]
+
+
+def test_a_saved_program_scales_up(tmp_path: Path) -> None:
+    for make, shape in ((espcn, (1, 1, 5, 7)), (generator, (2, 10, 1, 1))):
+        model, x = build(make), torch.randn(shape)
+        program = compile(model, x, threads=1, measure=False)
+        program.save(tmp_path / "model.safetensors")
+        got = load(tmp_path / "model.safetensors", threads=1, measure=False)(x.numpy())
+        np.testing.assert_array_equal(got, program(x))

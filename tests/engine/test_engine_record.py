@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from separable.engine import compile
 from separable.engine.lowered import Call
-from separable.engine.network import Network
 from separable.engine.record import record
 from separable.errors import ModelError
+from separable.runtime.network import Network
 
 
 class Habit(nn.Module):

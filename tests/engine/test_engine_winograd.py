@@ -8,16 +8,16 @@ from small_networks import Bottleneck, build
 from torch import Tensor, nn
 
 from separable.engine import compile
-from separable.engine.native import NativeNetwork
 from separable.engine.program import Program
-from separable.engine.tiles import shares
-from separable.engine.tuning import Tuner
-from separable.engine.winograds import SCRATCH_BYTES, dense, winograds
 from separable.kernels.catalogue import Kernel
 from separable.kernels.epilogue import NONE
 from separable.kernels.isa import Isa, host, levels, target
 from separable.kernels.layout import Layout, panels
 from separable.kernels.winograd import Winograd
+from separable.runtime.native import NativeNetwork
+from separable.runtime.tiles import shares
+from separable.runtime.tuning import Tuner
+from separable.runtime.winograds import SCRATCH_BYTES, dense, winograds
 from separable.spec import ConvSpec
 
 Ways = Sequence[tuple[Kernel, ...]]
@@ -67,7 +67,7 @@ def test_a_network_agrees_with_pytorch(size: tuple[int, int], batch: int, thread
 
 @pytest.mark.parametrize("width", [2, 4])
 def test_tiles_of_each_width_agree(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("separable.engine.winograds.dense", winograds)
+    monkeypatch.setattr("separable.runtime.winograds.dense", winograds)
     monkeypatch.setattr(Tuner, "__call__", first_of(width))
     model = build(lambda: nn.Sequential(nn.Conv2d(40, 48, 3, padding=1), nn.Conv2d(48, 40, 3, padding=1)))
     x = torch.randn(2, 40, 17, 22)

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from separable.engine.network import Reorder
 from separable.engine.reading import Map
+from separable.runtime.network import Reorder
 
 KINDS = {2: "nc", 3: "ncw", 4: "nchw"}
 
@@ -69,10 +69,15 @@ class Arranged:
 
     def seen(self, x: Tensor) -> Tensor:
         """The map's own tensor, seen in this way."""
+        parts, order, shape = self.view
+        return x.reshape(parts).permute(order).reshape(shape)
+
+    @property
+    def view(self) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
+        """How it is seen: the parts that the map's own tensor is cut into, their new order, the shape they join to."""
         flat, order = self._parts()
         back = sorted(range(len(order)), key=order.__getitem__)
-        whole = x.reshape([flat[i].size for i in order]).permute(back)
-        return whole.reshape([prod(a.size for a in group) for group in self.groups])
+        return tuple(flat[i].size for i in order), tuple(back), tuple(prod(a.size for a in g) for g in self.groups)
 
     def _parts(self) -> tuple[list[Axis], list[int]]:
         """All parts of axes in the tensor's order, and where each of them stands, in the map's order."""

@@ -11,12 +11,12 @@ from torch import Tensor, nn
 
 from separable.engine.lower import lower
 from separable.engine.lowered import Call, Lowered
-from separable.engine.native import NativeNetwork
-from separable.engine.network import Network
-from separable.engine.reading import slice_name, volume_of
 from separable.engine.record import record
-from separable.engine.schedule import Choose
 from separable.kernels.isa import Isa
+from separable.runtime.environment import Environment
+from separable.runtime.native import NativeNetwork
+from separable.runtime.network import Network
+from separable.runtime.schedule import Choose
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -29,15 +29,14 @@ class Forward:
     def __call__(self, inputs: Sequence[Any]) -> Any:
         """What the module returns for inputs like those that this was built for, ``held`` ones among them."""
         lowered = self.lowered
-        environment = _Environment(lowered)
+        environment = Environment(lowered.constants, lowered.shapes, lowered.views, torch.stack)
         environment.update({name: x for name, x in zip(lowered.inputs, inputs, strict=True) if name is not None})
         with torch.no_grad():
             for i, step in enumerate(lowered.steps):
                 if isinstance(step, Call):
                     environment[step.name] = step.run(environment)
                 else:
-                    native = self.natives[i]
-                    environment.update(native([_dense(environment[n], n in native.last) for n in native.inputs]))
+                    _run(self.natives[i], environment)
         return lowered.result(environment)
 
     def __str__(self) -> str:
@@ -76,27 +75,6 @@ def build(
     return Forward(lowered=lowered, natives=natives)
 
 
-class _Environment(dict[str, Any]):
-    """Values by name. An input is seen in another shape, a volume put together from the slices that a network wrote."""
-
-    def __init__(self, lowered: Lowered) -> None:
-        super().__init__(lowered.constants)
-        self._shapes, self._views = lowered.shapes, lowered.views
-
-    def __missing__(self, name: str) -> Tensor:
-        if name in self._views:
-            given, shape = self._views[name]
-            seen: Tensor = self[given].reshape(shape)
-            return seen
-        volume = volume_of(name)
-        if volume != name:
-            whole: Tensor = self[volume]
-            return whole.select(2, int(name.removeprefix(volume)[1:]))
-        stacked = torch.stack([dict.__getitem__(self, slice_name(name, d)) for d in range(self._shapes[name][2])], 2)
-        self[name] = stacked
-        return stacked
-
-
 def is_channels_last(x: Any) -> bool:
     """Whether a tensor's channels lie next to each other and it can be read as it is."""
     return (
@@ -105,6 +83,14 @@ def is_channels_last(x: Any) -> bool:
         and not x.is_contiguous()
         and x.is_contiguous(memory_format=torch.channels_last)
     )
+
+
+def _run(native: NativeNetwork, environment: Environment) -> None:
+    """One network, from values that the environment has to values that it gets."""
+    given = {name: _dense(environment[name], name in native.last) for name in native.network.inputs}
+    made = {name: torch.empty(native.shapes[name]) for name in native.network.outputs}
+    native({name: x.data_ptr() for name, x in (given | made).items()})
+    environment.update(made)
 
 
 def _dense(x: Tensor, is_last: bool) -> Tensor:

@@ -11,7 +11,8 @@ from math import prod
 
 import numpy as np
 
-from separable.engine.network import (
+from separable.kernels.epilogue import NONE
+from separable.runtime.network import (
     Activate,
     Affine,
     Combine,
@@ -27,7 +28,6 @@ from separable.engine.network import (
     Reorder,
     Shape,
 )
-from separable.kernels.epilogue import NONE
 from separable.spec import ConvSpec
 
 FINISHING = Convolve | Combine | Pooling | Activate | NormaliseGroups | Reorder  # with an activation

@@ -12,14 +12,14 @@ from numpy.typing import NDArray
 from separable.cost.clock import compare
 from separable.cost.machine import this_machine
 from separable.cost.table import draw_table
-from separable.engine.native import NativeNetwork
 from separable.engine.program import Array, Program
-from separable.engine.schedule import Step
 from separable.kernels.catalogue import Kernel
 from separable.kernels.chain import Chain
 from separable.kernels.layout import ITEM
 from separable.kernels.peak import peak_loop
 from separable.kernels.pool import TOGETHER, shared_pool
+from separable.runtime.native import NativeNetwork
+from separable.runtime.schedule import Step
 
 REPEATS = 10
 

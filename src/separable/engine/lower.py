@@ -18,7 +18,6 @@ from torch.utils import _pytree as pytree
 from separable.engine.axes import Arranged, of_map, permuted, reorder_of, shuffled, unshuffled, viewed
 from separable.engine.fuse import fuse
 from separable.engine.lowered import Call, ItemOf, Lowered, Name, OnCopy, Restored, names
-from separable.engine.network import Convolve, Network, Node
 from separable.engine.operators import ACTIVATIONS, FIRST_OF_SEVERAL, read
 from separable.engine.phases import read_transposed
 from separable.engine.reading import (
@@ -28,11 +27,11 @@ from separable.engine.reading import (
     UnsupportedError,
     Volume,
     map_shape,
-    slice_name,
-    volume_of,
 )
 from separable.engine.record import Recording
 from separable.engine.volumes import fold_chains, read_volume
+from separable.runtime.environment import slice_name, volume_of
+from separable.runtime.network import Convolve, Network, Node
 
 FREE = frozenset({"alias", "clone", "detach", "lift_fresh_copy", "_to_copy"})
 RESHAPES = frozenset({"view", "reshape", "_unsafe_view", "squeeze", "unsqueeze"})

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from separable.engine.axes import Arranged
-from separable.engine.network import Network
+from separable.runtime.network import Network
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,7 +13,10 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from separable.engine.network import (
+from separable.engine.reading import Map, Reading, Request, UnsupportedError, map_shape
+from separable.engine.sampling import SAMPLERS, average, pieces
+from separable.kernels.epilogue import Activation
+from separable.runtime.network import (
     Activate,
     Affine,
     Combine,
@@ -28,9 +31,6 @@ from separable.engine.network import (
     Pooling,
     Reorder,
 )
-from separable.engine.reading import Map, Reading, Request, UnsupportedError, map_shape
-from separable.engine.sampling import SAMPLERS, average, pieces
-from separable.kernels.epilogue import Activation
 from separable.spec import ConvSpec
 
 # Calls with several results of which networks that infer use the first

@@ -13,10 +13,9 @@ from math import prod
 
 import numpy as np
 
-from separable.engine.arrange import MAX_PHASES, interleaved
-from separable.engine.network import Convolve, Floats, Node, Reorder, Take
 from separable.engine.reading import Request, UnsupportedError
 from separable.engine.sampling import copied
+from separable.runtime.network import MAX_PHASES, Convolve, Floats, Node, Reorder, Take, interleaved
 from separable.spec import ConvSpec
 
 Pair = tuple[int, int]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,9 +12,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from separable.engine.forward import Forward, build, is_channels_last
-from separable.engine.tuning import Tuner
+from separable.engine.saving import Given, saved
 from separable.errors import ModelError
 from separable.kernels.isa import Isa, host
+from separable.runtime.saved import write
+from separable.runtime.session import checked_threads
+from separable.runtime.tuning import Tuner
 
 Array = Tensor | NDArray[np.float32]
 
@@ -41,7 +45,8 @@ def compile(
             expected="a model that infers",
             remedy="Call model.eval() first; train in PyTorch, compile afterwards.",
         )
-    program = Program(model, host(level), _threads(threads), measure=measure)
+    threads = checked_threads(threads, "separable.compile", torch.get_num_threads())
+    program = Program(model, host(level), threads, measure=measure)
     program.prepare(*(example if isinstance(example, tuple) else (example,)))
     return program
 
@@ -55,7 +60,7 @@ class Program:
     def __init__(self, model: nn.Module, isa: Isa, threads: int, *, measure: bool = True) -> None:
         self.model, self.isa, self.threads = model, isa, threads
         self._tuner = Tuner(isa, threads, is_measuring=measure)
-        self._forwards: dict[tuple[Any, ...], Forward] = {}
+        self._forwards: dict[tuple[Given, ...], Forward] = {}
         self._preparing = threading.Lock()
 
     def prepare(self, *inputs: Array) -> Forward:
@@ -71,8 +76,16 @@ class Program:
         """What runs natively, what is left to PyTorch and why, for each shape so far."""
         return "\n\n".join(map(str, self._forwards.values()))
 
+    def save(self, path: str | Path) -> None:
+        """Everything compiled so far, for ``separable.load`` to run without PyTorch, on any processor.
+
+        The file is safetensors: the weights, and the networks of operators as JSON. Raises ``ModelError`` where a part
+        stays in PyTorch, ``FileError`` where the file cannot be written.
+        """
+        write(path, [saved(forward, key) for key, forward in self._forwards.items()])
+
     def _forward(self, tensors: list[Tensor]) -> Forward:
-        key = tuple((tuple(x.shape), x.dtype, is_channels_last(x)) for x in tensors)
+        key = tuple(Given(tuple(x.shape), x.dtype, is_channels_last(x)) for x in tensors)
         forward = self._forwards.get(key)
         if forward is None:
             with self._preparing:
@@ -81,14 +94,6 @@ class Program:
                     forward = build(self.model, tensors, self.isa, self.threads, self._tuner)
                     self._forwards[key] = forward
         return forward
-
-
-def _threads(threads: int | None) -> int:
-    if threads is None:
-        return torch.get_num_threads()
-    if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
-        raise ModelError("separable.compile", given=f"threads={threads!r}", expected="a whole number from 1 up")
-    return threads
 
 
 def _checked(position: int, x: Array) -> Tensor:

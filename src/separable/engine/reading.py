@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from separable.engine.network import Floats, Node, Operator, Shape
 from separable.kernels.epilogue import NONE, Activation
+from separable.runtime.network import Floats, Node, Operator, Shape
 
 
 class UnsupportedError(Exception):
@@ -97,13 +97,3 @@ def map_shape(shape: Sequence[int]) -> Shape:
         raise UnsupportedError(f"it has {len(shape)} axes")
     c, *size = shape[1:]
     return (c, *([1] * (2 - len(size)) + list(size)))  # type: ignore[return-value]
-
-
-def slice_name(volume: str, depth: int) -> str:
-    """What one slice of a volume is called."""
-    return f"{volume}@{depth}"
-
-
-def volume_of(name: str) -> str:
-    """The volume that a slice belongs to; any other name as it is."""
-    return name.partition("@")[0]

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from separable.engine.network import Take
 from separable.engine.reading import Map, Reading, Request, UnsupportedError, map_shape
 from separable.kernels.resampling import Axis
+from separable.runtime.network import Take
 
 CUBIC = np.float32(-0.75)
 Line = Callable[[int, int, int], Axis]  # (axis among the spatial ones, size in, size out)

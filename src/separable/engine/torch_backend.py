@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, fx
 
 from separable.engine.forward import Forward, build, is_channels_last
-from separable.engine.tuning import Tuner
 from separable.errors import ModelError, SeparableWarning
 from separable.kernels.isa import host
+from separable.runtime.tuning import Tuner
 
 
 def compile(graph: fx.GraphModule, example: Sequence[Any]) -> Callable[..., Any]:  # noqa: ARG001 - Dynamo's signature

@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from separable.engine.network import Affine, Combine, Convolve, Edit, Mean, Network, Node
 from separable.engine.operators import read
-from separable.engine.reading import Request, UnsupportedError, Volume, slice_name
+from separable.engine.reading import Request, UnsupportedError, Volume
 from separable.kernels.epilogue import NONE
+from separable.runtime.environment import slice_name
+from separable.runtime.network import Affine, Combine, Convolve, Edit, Mean, Network, Node
 from separable.spec import ConvSpec
 
 NO_DEPTH = "it mixes slices in a way that has no native operator"

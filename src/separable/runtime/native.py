@@ -1,4 +1,4 @@
-"""A network in memory, ready to run. In: a schedule, a batch size. Out: tensors, by one native call.
+"""A network in memory, ready to run. In: a schedule, a batch size. Out: a native call from addresses to addresses.
 
 A batch is done image by image. When there are at least as many images as threads, each thread does whole images in
 memory of its own, without barriers; the images left over, and a single one, are done by all threads together.
@@ -11,19 +11,17 @@ import mmap
 from collections.abc import Mapping
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from separable.engine.arrange import arrange
-from separable.engine.network import Network
-from separable.engine.schedule import Choose, Packed, schedule
-from separable.engine.tiles import is_by_rows, shares
 from separable.kernels.catalogue import name_of, source_of
 from separable.kernels.chain import ARGUMENTS
 from separable.kernels.isa import Isa
 from separable.kernels.jit import Library, object_code
 from separable.kernels.layout import ITEM
 from separable.kernels.pool import APART, PHASE_WORDS, STEP_WORDS, TOGETHER, shared_pool
+from separable.runtime.arrange import arrange
+from separable.runtime.network import Network
+from separable.runtime.schedule import Choose, Packed, schedule
+from separable.runtime.tiles import is_by_rows, shares
 
 HUGE = 2 * 1024 * 1024
 
@@ -41,7 +39,6 @@ class NativeNetwork:
         last: frozenset[str] = frozenset(),
     ) -> None:
         self.network, self.isa, self.threads, self.last = network, isa, threads, last
-        self.inputs = tuple(network.inputs)
         self.shapes = {name: shapes[name] for name in (*network.inputs, *network.outputs)}
         self.batch = next(iter(self.shapes.values()))[0]
         self.schedule = schedule(arrange(network, isa.lanes), isa, threads, choose, last)
@@ -54,18 +51,16 @@ class NativeNetwork:
         """Weights and maps, for all threads."""
         return int(self._constants.size + self._maps.size)
 
-    def __call__(self, inputs: list[Tensor]) -> dict[str, Tensor]:
-        """The outputs for tensors of the shapes and memory formats that this was compiled for."""
-        outputs = {name: torch.empty(self.shapes[name]) for name in self.network.outputs}
-        pointers = {name: x.data_ptr() for name, x in zip(self.inputs, inputs, strict=True)}
+    def __call__(self, addresses: Mapping[str, int]) -> None:
+        """Reads the inputs and writes the outputs at these addresses: ``shapes`` in float32, dense, batch first.
+
+        Inputs named in ``last`` have their channels last.
+        """
         with shared_pool(self.threads, self.isa).turn() as run:
-            for place, name in self._reads:
-                self._addresses[place] = pointers[name]
-            for place, name in self._writes:
-                self._addresses[place] = outputs[name].data_ptr()
+            for place, name in self._outside:
+                self._addresses[place] = addresses[name]
             if self._program[1]:  # an empty batch has none
                 run(*self._program)
-        return outputs
 
     def step_address(self, step: int) -> int:
         """Where one step stands in the program of the threads together."""
@@ -106,8 +101,7 @@ class NativeNetwork:
         self._arguments = np.zeros((self.copies, len(steps), ARGUMENTS), np.uint64)
         self._steps = np.zeros((self.copies, len(steps), STEP_WORDS), np.uint64)
         self._addresses = self._arguments.reshape(-1)  # one index costs a tenth of three
-        self._reads: list[tuple[int, str]] = []
-        self._writes: list[tuple[int, str]] = []
+        self._outside: list[tuple[int, str]] = []
         is_down = False
         for s, step in enumerate(steps):
             # Rows that were written last are still near: each layer begins with those that the one before ended with.
@@ -121,7 +115,7 @@ class NativeNetwork:
                 for position, where in step.maps.items():
                     if where.is_outside:
                         flat = (copy * len(steps) + s) * ARGUMENTS + position
-                        (self._reads if position == 0 else self._writes).append((flat, where.map))
+                        self._outside.append((flat, where.map))
                     else:
                         self._arguments[copy, s, position] = maps + self.schedule.slots[where.map].offset + where.offset
         whole = self.batch - self.batch % self.threads if self.copies > 1 else 0

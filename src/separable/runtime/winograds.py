@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from separable.engine.tiles import SHAPES, convolutions, cycles, strip_cycles
 from separable.kernels.convolution import Convolution, Tile
 from separable.kernels.epilogue import Activation
 from separable.kernels.isa import Isa
 from separable.kernels.layout import ITEM, Layout
 from separable.kernels.winograd import Winograd
+from separable.runtime.tiles import SHAPES, convolutions, cycles, strip_cycles
 from separable.spec import ConvSpec
 
 GAIN = 1.25  # times as fast: the least that a Winograd kernel must promise

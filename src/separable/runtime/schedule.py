@@ -8,13 +8,29 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
-from separable.engine import tiles, winograds
-from separable.engine.chains import chain_of, find_chains, is_expected_to_pay
-from separable.engine.network import (
+from separable.errors import ModelError
+from separable.kernels import convolution, normalising
+from separable.kernels.catalogue import Kernel
+from separable.kernels.chain import OF_A_LINK, Chain, Weighted, packed_floats
+from separable.kernels.convolution import Convolution, Floats
+from separable.kernels.elementwise import Elementwise, spread
+from separable.kernels.gathering import Gather
+from separable.kernels.group_norm import GroupNorm
+from separable.kernels.isa import Isa
+from separable.kernels.layout import ITEM, NO_BORDER, Border, Layout, channels_last, panels, planar
+from separable.kernels.moving import Move
+from separable.kernels.pooling import GlobalAverage, Pool
+from separable.kernels.resampling import Resample
+from separable.kernels.shifting import Shift
+from separable.runtime import tiles, winograds
+from separable.runtime.arrange import border
+from separable.runtime.chains import chain_of, find_chains, is_expected_to_pay
+from separable.runtime.network import (
     Activate,
     Combine,
     Convolve,
@@ -32,24 +48,9 @@ from separable.engine.network import (
     Shape,
     Take,
 )
-from separable.errors import ModelError
-from separable.kernels import convolution, normalising
-from separable.kernels.catalogue import Kernel
-from separable.kernels.chain import OF_A_LINK, Chain, Weighted, packed_floats
-from separable.kernels.convolution import Convolution, Floats
-from separable.kernels.elementwise import Elementwise, spread
-from separable.kernels.gathering import Gather
-from separable.kernels.group_norm import GroupNorm
-from separable.kernels.isa import Isa
-from separable.kernels.layout import ITEM, NO_BORDER, Border, Layout, channels_last, panels, planar
-from separable.kernels.moving import Move
-from separable.kernels.pooling import GlobalAverage, Pool
-from separable.kernels.resampling import Resample
-from separable.kernels.shifting import Shift
 
 Kernels = tuple[Kernel, ...]  # that do some work one after the other
 Choose = Callable[[Sequence[Kernels]], Kernels]
-NON_NEGATIVE = frozenset({"relu", "sigmoid", "hard_sigmoid"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,24 +167,17 @@ class _Scheduler:
             self.layouts[name] = layout.phase(step, first)
             self.within[name] = self._at(Place(map=whole.name, offset=layout.offset(*first)))
             return
-        border, fills = NO_BORDER, set()
+        widest, self.fills[name] = NO_BORDER, 0.0
         for reader in self.readers[name]:
-            operator = reader.operator
-            if isinstance(operator, Convolve | Pooling) and reader.inputs[0] == name:
-                border = _widest(border, operator.spec.padding)  # type: ignore[arg-type]
-                if any(map(any, operator.spec.padding)):
-                    is_max = isinstance(operator, Pooling) and operator.kind == "max"
-                    fills.add(float("-inf") if is_max and not _is_non_negative(node) else 0.0)
-        if len(fills) > 1:
-            raise ModelError(
-                name, given="a map that is padded with zeros and pooled with padding", expected="one kind of padding"
-            )
-        self.layouts[name] = panels(shape[0], shape[1:], self.isa.lanes, border)
-        if shape[0] < self.isa.lanes and self._may_be_planes(name, node):
-            self.layouts[name] = planar(shape[0], shape[1:], border)
-        self.fills[name] = fills.pop() if fills else 0.0
+            fill = border(reader, name, node)
+            if fill is not None:
+                widest = _widest(widest, reader.operator.spec.padding)  # type: ignore[union-attr,arg-type]
+                self.fills[name] = fill
+        is_planar = shape[0] < self.isa.lanes and self._may_be_planar(name, node)
+        lay_out = planar if is_planar else partial(panels, lanes=self.isa.lanes)
+        self.layouts[name] = lay_out(shape[0], shape[1:], border=widest)
 
-    def _may_be_planes(self, name: str, node: Node | None) -> bool:
+    def _may_be_planar(self, name: str, node: Node | None) -> bool:
         """Whether what writes a map can write planes, and only dense convolutions or the caller read it."""
         return (node is None or isinstance(node.operator, Reorder)) and all(
             isinstance(reader.operator, Convolve) and not reader.operator.is_depthwise and reader.inputs[1:] == ()
@@ -425,9 +419,3 @@ def _rounded(size: int) -> int:
 def _widest(a: Border, b: Border) -> Border:
     (t, u), (v, w) = (tuple(max(p, q) for p, q in zip(x, y, strict=True)) for x, y in zip(a, b, strict=True))
     return ((t, u), (v, w))
-
-
-def _is_non_negative(node: Node | None) -> bool:
-    if node is None:
-        return False
-    return node.activation.kind in NON_NEGATIVE or (node.activation.kind == "clamp" and node.activation.low >= 0)

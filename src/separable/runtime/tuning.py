@@ -19,8 +19,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from separable import __version__
-from separable.cost.clock import compare
-from separable.engine.tiles import shares
 from separable.errors import FileError
 from separable.files import written_whole
 from separable.kernels import convolution
@@ -30,6 +28,7 @@ from separable.kernels.convolution import Convolution
 from separable.kernels.isa import Isa
 from separable.kernels.jit import Library, cache_folder, object_code
 from separable.kernels.winograd import Winograd
+from separable.runtime.tiles import shares
 
 CANDIDATES = 4
 CLEARLY = 0.98  # of the time of the first: a smaller gain may be noise
@@ -81,6 +80,8 @@ class Tuner:
                     entries[i](address, share, count, 0)
 
             return run
+
+        from separable.cost.clock import compare  # with PyTorch, which needs longer to import than most to run
 
         timings = compare({str(i): whole(i) for i in range(len(kernels))}, min_s=0.0, max_s=0.0).timings
         return [timings[str(i)].min_s for i in range(len(kernels))]

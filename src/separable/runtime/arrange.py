@@ -1,5 +1,6 @@
-"""Makes channels fit panels. In: a network, the lanes of a panel. Out: the same function in channels that kernels take.
+"""Makes maps fit kernels. In: a network, the lanes of a panel. Out: the same function in maps that kernels take.
 
+A map has one border: one that is padded with zeros for some and with the least number for others gets a copy.
 Channels that are taken apart behind a convolution are computed apart, unless that fills panels with zeros. Groups that
 are no whole panels are put together, with zeros between them. A depthwise convolution with a multiplier writes a plane
 of panels for each filter; who reads it gets its weights in that order.
@@ -13,19 +14,58 @@ from math import prod
 
 import numpy as np
 
-from separable.engine.network import Convolve, Floats, Interleave, Network, Node, Reorder
 from separable.kernels.epilogue import NONE
+from separable.runtime.network import (
+    MAX_PHASES,
+    Activate,
+    Convolve,
+    Floats,
+    Network,
+    Node,
+    Pooling,
+    Reorder,
+    interleaved,
+)
 from separable.spec import ConvSpec
 
-MAX_PHASES = 64  # convolutions in place of one
+LEAST = float("-inf")
 GATHERED, STEP = 4, 4000  # vector multiply-adds in the time of a gathered float, of a step that all threads wait for
 
 
 def arrange(network: Network, lanes: int) -> Network:
     """All changes; the second leaves no group that is not whole panels."""
-    network = _in_parts(network, lanes)
+    network = _with_one_border(_in_parts(network, lanes))
     network = replace(network, nodes=tuple(_with_whole_groups(node, lanes) for node in network.nodes))
     return _in_planes(network, lanes)
+
+
+def _with_one_border(network: Network) -> Network:
+    readers, made = network.readers(), {node.name: node for node in network.nodes}
+    copies = {
+        name: Node(name=f"{name}.pooled", inputs=(name,), operator=Activate(), shape=shape)
+        for name, shape in network.shapes.items()
+        if {border(reader, name, made.get(name)) for reader in readers[name]} >= {0.0, LEAST}
+    }
+    nodes = [copies[name] for name in network.inputs if name in copies]
+    for node in network.nodes:
+        source = node.inputs[0]
+        if source in copies and border(node, source, made.get(source)) == LEAST:
+            node = replace(node, inputs=(copies[source].name,))
+        nodes += [node, *([copies[node.name]] if node.name in copies else [])]
+    return replace(network, nodes=tuple(nodes))
+
+
+def border(reader: Node, name: str, writer: Node | None) -> float | None:
+    """What a reader must find around the map ``name``; None for one that does not look there."""
+    operator = reader.operator
+    if (
+        not isinstance(operator, Convolve | Pooling)
+        or reader.inputs[0] != name
+        or not any(map(any, operator.spec.padding))
+    ):
+        return None
+    is_max = isinstance(operator, Pooling) and operator.kind == "max"
+    return LEAST if is_max and not (writer and writer.is_non_negative) else 0.0
 
 
 def _in_parts(network: Network, lanes: int) -> Network:
@@ -79,16 +119,6 @@ def _parts(whole: Node, taken: Node) -> list[Node]:
         for i, order in enumerate(reorder.order.reshape(-1, spec.c_out))
     ]
     return interleaved(phases, reorder.step, taken.name)
-
-
-def interleaved(phases: Sequence[Node], step: tuple[int, int], result: str) -> list[Node]:
-    """The phases, the first row of them first, and what they make; a single one is the result."""
-    if len(phases) == 1:
-        return [replace(phases[0], name=result)]
-    h, w = sum(p.shape[1] for p in phases[:: step[1]]), sum(p.shape[2] for p in phases[: step[1]])
-    inputs = tuple(phase.name for phase in phases)
-    whole = Node(name=result, inputs=inputs, operator=Interleave(step=step), shape=(phases[0].shape[0], h, w))
-    return [*phases, whole]
 
 
 def _with_whole_groups(node: Node, lanes: int) -> Node:

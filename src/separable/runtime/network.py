@@ -6,12 +6,12 @@ of one pixel, a signal a map of one row.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from separable.kernels.epilogue import NONE, Activation
 from separable.kernels.resampling import Axis
@@ -19,6 +19,8 @@ from separable.spec import ConvSpec
 
 Floats = NDArray[np.float32]
 Shape = tuple[int, int, int]
+MAX_PHASES = 64  # that are worth a step each
+NON_NEGATIVE = frozenset({"relu", "sigmoid", "hard_sigmoid"})
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -26,18 +28,19 @@ class Convolve:
     """A convolution or a linear layer. A second input of the node is added before its activation.
 
     ``gain`` multiplies the weights of each output channel, when they are asked for: ``weight`` may be the model's own
-    memory, and a network need not hold its weights a second time.
+    memory, or lie in a file, and a network need not hold its weights a second time.
     """
 
     spec: ConvSpec
-    weight: Floats
+    weight: ArrayLike
     bias: Floats
     gain: Floats | None = None
 
     @property
     def weights(self) -> Floats:
         """What the maps are multiplied with: (c_out, c_in/g, k_h, k_w)."""
-        return self.weight if self.gain is None else self.weight * self.gain[:, None, None, None]
+        weight = np.asarray(self.weight, np.float32)
+        return weight if self.gain is None else weight * self.gain[:, None, None, None]
 
     def scaled(self, scale: Floats, shift: Floats) -> Convolve:
         """With y·scale + shift behind it."""
@@ -189,6 +192,11 @@ class Node:
         """Multiply-accumulates for one image."""
         return self.operator.spec.macs if isinstance(self.operator, Convolve) else 0
 
+    @property
+    def is_non_negative(self) -> bool:
+        """Whether its activation leaves nothing below zero."""
+        return self.activation.kind in NON_NEGATIVE or (self.activation.kind == "clamp" and self.activation.low >= 0)
+
     def __str__(self) -> str:
         return f"{self.name}: {self.what}"
 
@@ -246,6 +254,16 @@ class Network:
             first, *rest = (node.name for node in alike)
             lines.append(f"{first} to {rest[-1]}: {what}" if rest else f"{first}: {what}")
         return "\n".join(lines)
+
+
+def interleaved(phases: Sequence[Node], step: tuple[int, int], result: str) -> list[Node]:
+    """The phases, the first row of them first, and what they make; a single one is the result."""
+    if len(phases) == 1:
+        return [replace(phases[0], name=result)]
+    h, w = sum(p.shape[1] for p in phases[:: step[1]]), sum(p.shape[2] for p in phases[: step[1]])
+    inputs = tuple(phase.name for phase in phases)
+    whole = Node(name=result, inputs=inputs, operator=Interleave(step=step), shape=(phases[0].shape[0], h, w))
+    return [*phases, whole]
 
 
 def _by(pair: tuple[int, int]) -> str:

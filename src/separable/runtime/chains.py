@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from separable.engine import tiles
-from separable.engine.network import Convolve, Network, Node
 from separable.kernels.chain import Chain, Link, Weighted, ring_rows
 from separable.kernels.isa import Isa
 from separable.kernels.layout import ITEM, Layout, panels
+from separable.runtime import tiles
+from separable.runtime.network import Convolve, Network, Node
 
 BANDS = (16, 8, 4, 2, 1)
 RING_BYTES = 256 * 1024  # of a chain: half of a second-level cache, and within every thread's stack

@@ -1,0 +1,37 @@
+from . import cost as cost
+from . import engine as engine
+from . import filters as filters
+from . import models as models
+from . import nn as nn
+from .cost import Cost as Cost
+from .cost import ModelCost as ModelCost
+from .cost import count as count
+from .engine import Program as Program
+from .engine import compile as compile
+from .errors import SeparableError as SeparableError
+from .errors import SeparableWarning as SeparableWarning
+from .graph import Sites as Sites
+from .graph import trace as trace
+from .pipeline import ShrinkOptions as ShrinkOptions
+from .pipeline import Shrunk as Shrunk
+from .pipeline import shrink as shrink
+from .plan import Plan as Plan
+from .plan import Prices as Prices
+from .plan import choose_plan as choose_plan
+from .plan import price as price
+from .plan import rewrite as rewrite
+from .runtime import Session as Session
+from .runtime import load as load
+from .spec import Budget as Budget
+from .spec import ConvSpec as ConvSpec
+from .tune import Calibrated as Calibrated
+from .tune import Distilled as Distilled
+from .tune import DistillOptions as DistillOptions
+from .tune import Trained as Trained
+from .tune import TrainOptions as TrainOptions
+from .tune import calibrate as calibrate
+from .tune import distill as distill
+from .tune import read_batches as read_batches
+from .tune import train as train
+
+__version__: str
