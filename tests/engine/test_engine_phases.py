@@ -220,6 +220,15 @@ def test_more_phases_than_are_worth_it_stay_in_pytorch() -> None:
     assert "transposed convolutions of 81 phases have no native operator" in program.explain()
 
 
+def test_volumes_are_left_to_pytorch() -> None:
+    model = build(lambda: nn.Sequential(nn.Conv3d(2, 3, 1), nn.ConvTranspose3d(3, 2, 2, 2)))
+    x = torch.randn(1, 2, 3, 4, 4)
+    program = compile(model, x, threads=1, measure=False)
+    with torch.no_grad():
+        torch.testing.assert_close(program(x), model(x))
+    assert "transposed convolutions over volumes have no native operator" in program.explain()
+
+
 def test_a_kernel_that_the_network_computes_stays_in_pytorch() -> None:
     class Dynamic(nn.Module):
         def __init__(self) -> None:

@@ -115,11 +115,8 @@ def _together(phases: Sequence[Node], step: Pair, result: str) -> list[Node]:
     """Phases that are alike as one convolution and a pixel shuffle; else nothing."""
     operators = [phase.operator for phase in phases if isinstance(phase.operator, Convolve)]
     (channels, h, w), first, count = phases[0].shape, operators[0], len(phases)
-    if (
-        count == 1
-        or first.spec.groups > 1
-        or len({(p.inputs, o.spec) for p, o in zip(phases, operators, strict=True)}) > 1
-    ):
+    kinds = {(phase.inputs, operator.spec) for phase, operator in zip(phases, operators, strict=True)}
+    if len(kinds) > 1 or count == 1 or first.spec.groups > 1:
         return []
     together = Convolve(
         spec=ConvSpec(**{**first.spec.to_json(), "c_out": count * channels}),

@@ -29,7 +29,7 @@ from separable.runtime.network import (
 from separable.spec import ConvSpec
 
 LEAST = float("-inf")
-GATHERED, STEP = 4, 4000  # vector multiply-adds in the time of a gathered float, of a step that all threads wait for
+GATHERED, AWAITED = 4, 4000  # vector multiply-adds in the time of a gathered float, of a step that threads wait for
 
 
 def arrange(network: Network, lanes: int) -> Network:
@@ -97,7 +97,7 @@ def _is_parted(node: Node, readers: Sequence[Node], lanes: int) -> bool:
             return False
         parts += [reader.shape[0]] * prod(reorder.step)
     more = sum(-(-part // lanes) for part in parts) - -(-operator.spec.c_out // lanes)  # panels
-    spent = more * operator.spec.weights // operator.spec.c_out * prod(node.shape[1:]) + STEP * (len(parts) - 1)
+    spent = more * operator.spec.weights // operator.spec.c_out * prod(node.shape[1:]) + AWAITED * (len(parts) - 1)
     return 0 < len(parts) <= MAX_PHASES and spent <= GATHERED * sum(parts) * prod(node.shape[1:])
 
 

@@ -246,10 +246,10 @@ class Network:
         return found
 
     def __str__(self) -> str:
-        """A line a node; one for those behind each other that do the same for the same."""
+        """A line a node; one for phases that are alike."""
         lines = []
         for (_, what), alike in groupby(
-            self.nodes, key=lambda node: (node.name.rpartition(".")[0] or node.name, node.what)
+            self.nodes, lambda node: (node.name.rpartition(".")[0] or node.name, node.what)
         ):
             first, *rest = (node.name for node in alike)
             lines.append(f"{first} to {rest[-1]}: {what}" if rest else f"{first}: {what}")
