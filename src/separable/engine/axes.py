@@ -1,8 +1,8 @@
 """A map seen with other axes. In: views and permutations of a tensor. Out: what its axes are made of, or a new order.
 
-Channel shuffles split the axis of channels, exchange the parts and join them again; pixel shuffles join some to rows and
-columns; layers that work on channels last turn a map over and back. None moves data here: a tensor is remembered as its
-map and the axes that it is made of.
+Channel shuffles split the axis of channels, exchange the parts and join them again; pixel shuffles join some to rows
+and columns; layers that work on channels last turn a map over and back. None moves data here: a tensor is remembered
+as its map and the axes that it is made of.
 """
 
 from __future__ import annotations
