@@ -59,7 +59,7 @@ class Gated(nn.Module):
 
 
 class Branches(nn.Module):
-    """Joins, parts, constants, several outputs, a softmax that stays in PyTorch."""
+    """Joins, parts, constants, several outputs."""
 
     def __init__(self) -> None:
         super().__init__()

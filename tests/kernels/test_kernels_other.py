@@ -1,11 +1,14 @@
 """Pooling, arithmetic and moving of maps against NumPy. In: odd shapes. Out: agreement, and nothing written beside."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 from guarded import run
 
 from separable.errors import SpecError
 from separable.kernels import reference
+from separable.kernels.across import Normalise, Reduce, Softmax
 from separable.kernels.elementwise import Elementwise, spread
 from separable.kernels.epilogue import Activation
 from separable.kernels.gathering import Gather
@@ -13,7 +16,6 @@ from separable.kernels.group_norm import GroupNorm
 from separable.kernels.isa import Isa, host, levels
 from separable.kernels.layout import NO_BORDER, Border, Layout, channels_last, panels, planar
 from separable.kernels.moving import Move
-from separable.kernels.normalising import Normalise
 from separable.kernels.pooling import GlobalAverage, Pool
 from separable.spec import ConvSpec
 
@@ -59,15 +61,27 @@ def test_a_whole_map_is_averaged(border: Border, isa: Isa) -> None:
     np.testing.assert_allclose(run(kernel, isa, {0: (source, x, NOWHERE)}, {}, threads=2), expected, rtol=1e-5)
 
 
-@pytest.mark.parametrize("operation", ["add", "subtract", "multiply"])
+COMBINED: dict[str, Callable[..., np.ndarray]] = {
+    "add": np.add,
+    "subtract": np.subtract,
+    "multiply": np.multiply,
+    "divide": np.divide,
+    "maximum": np.maximum,
+    "minimum": np.minimum,
+    "slope": lambda x, y: np.where(x < 0, x * y, x),
+}
+
+
+@pytest.mark.parametrize("operation", COMBINED)
 @pytest.mark.parametrize("border", [NO_BORDER, BORDER], ids=["bare", "bordered"])
 def test_two_maps_are_combined(operation: str, border: Border, isa: Isa) -> None:
     x, y = numbers(10, 6, 7), numbers(10, 7, 6).reshape(10, 6, 7)
+    y += np.copysign(0.25, y)
     source, other = panels(10, (6, 7), isa.lanes, border), panels(10, (6, 7), isa.lanes)
     kernel = Elementwise(
         operation=operation, source=source, target=other, other=other, activation=Activation(kind="relu")
     )
-    expected = np.maximum({"add": x + y, "subtract": x - y, "multiply": x * y}[operation], 0)
+    expected = np.maximum(COMBINED[operation](x, y), 0)
     got = run(kernel, isa, {0: (source, x, NOWHERE), 4: (other, y, NOWHERE)}, {}, threads=2)
     np.testing.assert_allclose(got, expected, rtol=1e-6, atol=1e-6)
 
@@ -84,8 +98,8 @@ def test_a_gate_of_one_pixel_is_spread_over_the_map(isa: Isa) -> None:
 
 def test_an_unknown_operation_is_refused() -> None:
     layout = panels(8, (2, 2), 8)
-    with pytest.raises(SpecError, match="divide"):
-        Elementwise(operation="divide", source=layout, target=layout, other=layout)
+    with pytest.raises(SpecError, match="power"):
+        Elementwise(operation="power", source=layout, target=layout, other=layout)
 
 
 def layouts(channels: int, size: tuple[int, int], lanes: int) -> dict[str, Layout]:
@@ -159,6 +173,30 @@ def test_each_pixel_is_normalised_over_its_channels(channels: int, size: tuple[i
     expected = (x - x.mean(0)) / np.sqrt(x.var(0) + 1e-3) * scale[:, :, None] + shift[:, None, None]
     got = run(kernel, isa, {0: (source, x, NOWHERE)}, dict(enumerate(padded, start=1)), threads=2)
     np.testing.assert_allclose(got, expected, rtol=2e-5, atol=2e-5)
+
+
+@pytest.mark.parametrize("channels", [8, 13, 64, 3])
+@pytest.mark.parametrize("size", [(1, 1), (3, 5), (2, 8)], ids=str)
+def test_each_pixel_is_weighed_against_its_channels(channels: int, size: tuple[int, int], isa: Isa) -> None:
+    source, target = panels(channels, size, isa.lanes, BORDER), panels(channels, size, isa.lanes, BORDER)
+    x = (30 * numbers(channels, *size) + 100).astype(np.float32).astype(np.float64)
+    powers = np.exp(x - x.max(0))
+    got = run(Softmax(source=source, target=target), isa, {0: (source, x, NOWHERE)}, {}, threads=3)
+    np.testing.assert_allclose(got, powers / powers.sum(0), rtol=2e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("channels", [8, 13, 3])
+@pytest.mark.parametrize("kind", ["max", "mean"])
+def test_the_channels_of_a_pixel_become_one(kind: str, channels: int, isa: Isa) -> None:
+    source, target = panels(channels, (3, 6), isa.lanes, BORDER), panels(1, (3, 6), isa.lanes, BORDER)
+    x = numbers(channels, 3, 6) - 5
+    got = run(Reduce(kind=kind, source=source, target=target), isa, {0: (source, x, NOWHERE)}, {}, threads=2)
+    np.testing.assert_allclose(got, getattr(x, kind)(0, keepdims=True), rtol=1e-6)
+
+
+def test_a_reduction_of_no_known_kind_is_refused(isa: Isa) -> None:
+    with pytest.raises(SpecError, match=r"Reduce\.kind: got 'median'"):
+        Reduce(kind="median", source=panels(3, (1, 1), isa.lanes), target=panels(1, (1, 1), isa.lanes))
 
 
 @pytest.mark.parametrize("groups", [(12, 3), (20, 5), (24, 24), (13, 13), (18, 1), (44, 4), (40, 2)], ids=str)

@@ -27,10 +27,11 @@ from separable.runtime.network import (
     Pooling,
     Reorder,
     Shape,
+    Slope,
 )
 from separable.spec import ConvSpec
 
-FINISHING = Convolve | Combine | Pooling | Activate | NormaliseGroups | Reorder  # with an activation
+FINISHING = Convolve | Combine | Pooling | Activate | Slope | NormaliseGroups | Reorder  # with an activation
 
 
 def fuse(network: Network) -> Network:

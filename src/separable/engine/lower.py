@@ -31,7 +31,7 @@ from separable.engine.reading import (
 from separable.engine.record import Recording
 from separable.engine.volumes import fold_chains, read_volume
 from separable.runtime.environment import slice_name, volume_of
-from separable.runtime.network import Convolve, Network, Node
+from separable.runtime.network import Convolve, Network, Node, Shape
 
 FREE = frozenset({"alias", "clone", "detach", "lift_fresh_copy", "_to_copy"})
 RESHAPES = frozenset({"view", "reshape", "_unsafe_view", "squeeze", "unsqueeze"})
@@ -194,7 +194,16 @@ class _Lowering:
             return read_volume(name, request, node.name)
         if name == "convolution" and arguments["transposed"]:
             return read_transposed(request, node.name)
-        return [read(name, request).node(node.name)]
+        reading = read(name, request)
+        if isinstance(result, Map) and result.shape != reading.shape:
+            self._without_channels(node.name, reading.shape)
+        return [reading.node(node.name)]
+
+    def _without_channels(self, name: str, shape: Shape) -> None:
+        """A map of one channel that PyTorch sees without an axis for it."""
+        whole = of_map(Map(name=name, shape=shape, rank=4), self.batch or 1)
+        self.maps[name] = replace(whole, groups=(whole.groups[0], *whole.groups[2:]))
+        self.shapes[name] = (self.batch or 1, *shape)
 
     def _on_each_pixel(self, name: str, arguments: Mapping[str, Any], node: fx.Node, seen: Arranged) -> list[Node]:
         """An operator on maps whose channels come last; its result is seen in the same way."""

@@ -29,7 +29,10 @@ from separable.runtime.network import (
     Pad,
     Part,
     Pooling,
+    Reduce,
     Reorder,
+    Slope,
+    Softmax,
 )
 from separable.spec import ConvSpec
 
@@ -43,6 +46,9 @@ FIRST_OF_SEVERAL = frozenset(
         "native_layer_norm",
         "max_pool2d_with_indices",
         "max_pool3d_with_indices",
+        "adaptive_max_pool2d",
+        "log_sigmoid_forward",
+        "max",
     }
 )
 
@@ -168,6 +174,49 @@ def _gelu(request: Request) -> Activation:
     return Activation(kind="gelu_tanh" if request.arguments["approximate"] == "tanh" else "gelu")
 
 
+def _elu(request: Request) -> Activation:
+    a = request.arguments
+    if a["input_scale"] != 1:
+        raise UnsupportedError("an ELU of a scaled map has no native operator")
+    return Activation(kind="elu", low=float(a["alpha"] * a["scale"]), high=float(a["scale"]))
+
+
+def _celu(request: Request) -> Activation:
+    if request.arguments["alpha"] != 1:
+        raise UnsupportedError("a CELU of another alpha than 1 has no native operator")
+    return Activation(kind="elu", low=1.0, high=1.0)
+
+
+def _softplus(request: Request) -> Activation:
+    """From its threshold (20) on PyTorch returns what it was given, which is the same to the last digit."""
+    if request.arguments["beta"] != 1 or request.arguments["threshold"] < 20:
+        raise UnsupportedError("a softplus of another beta or threshold has no native operator")
+    return Activation(kind="softplus")
+
+
+def _prelu(request: Request) -> Reading:
+    x, slope = request.map("self"), request.array("weight")
+    if slope is None:
+        raise UnsupportedError("a PReLU without slopes has no native operator")
+    if slope.size == 1:
+        leaky = Activation(kind="leaky", low=float(slope.item()))
+        return Reading(inputs=(x.name,), operator=Activate(), shape=x.shape, activation=leaky)
+    return Reading(inputs=(x.name,), operator=Slope(slope=slope.ravel()), shape=x.shape)
+
+
+def _negative(request: Request) -> Reading:
+    x = request.map("self")
+    one = np.ones(x.shape[0], np.float32)
+    return Reading(inputs=(x.name,), operator=Affine(scale=-one, shift=0 * one), shape=x.shape)
+
+
+def _power(request: Request) -> Reading:
+    x = request.map("self")
+    if request.arguments["exponent"] != 2:
+        raise UnsupportedError("a power other than the square has no native operator")
+    return Reading(inputs=(x.name, x.name), operator=Combine(operation="multiply"), shape=x.shape)
+
+
 def _pool(kind: str) -> Callable[[Request], Reading]:
     def reader(request: Request) -> Reading:
         a, x = request.arguments, request.map("self")
@@ -201,6 +250,15 @@ def _pool(kind: str) -> Callable[[Request], Reading]:
     return reader
 
 
+def _adaptive_max(request: Request) -> Reading:
+    x, shape = request.map("self"), map_shape(request.shape)
+    if x.shape[1] % shape[1] or x.shape[2] % shape[2]:
+        raise UnsupportedError("maxima over parts of several sizes have no native operator")
+    kernel = (x.shape[1] // shape[1], x.shape[2] // shape[2])
+    spec = ConvSpec(x.shape[0], x.shape[0], kernel=kernel, size=x.shape[1:], stride=kernel, groups=x.shape[0])
+    return Reading(inputs=(x.name,), operator=Pooling(kind="max", spec=spec), shape=shape)
+
+
 def _adaptive(request: Request) -> Reading:
     x, (c, h, w) = request.map("self"), map_shape(request.shape)
     if (h, w) == (1, 1):
@@ -212,12 +270,28 @@ def _adaptive(request: Request) -> Reading:
     return Reading(inputs=(x.name,), operator=Pooling(kind="average", spec=spec), shape=(c, h, w))
 
 
-def _mean(request: Request) -> Reading:
-    x, dims = request.map("self"), request.arguments["dim"] or []
-    rank = len(request.shape) if request.arguments["keepdim"] else len(request.shape) + len(dims)
-    if sorted(d % rank for d in dims) != list(range(2, rank)) or rank == 2:
-        raise UnsupportedError("a mean over anything but all pixels has no native operator")
-    return Reading(inputs=(x.name,), operator=Mean(), shape=(x.shape[0], 1, 1))
+def _reduced(kind: str) -> Callable[[Request], Reading]:
+    """Over all pixels, or over the channels of each."""
+
+    def reader(request: Request) -> Reading:
+        x, dims = request.map("self"), request.arguments["dim"]
+        axes = sorted(d % x.rank for d in ([dims] if isinstance(dims, int) else dims or range(x.rank)))
+        if axes == [1] and x.rank > 2:
+            return Reading(inputs=(x.name,), operator=Reduce(kind=kind), shape=(1, *x.shape[1:]))
+        if axes != list(range(2, x.rank)) or x.rank == 2:
+            raise UnsupportedError(f"a {kind} over anything but all pixels or all channels has no native operator")
+        whole = ConvSpec(x.shape[0], x.shape[0], kernel=x.shape[1:], size=x.shape[1:], groups=x.shape[0])
+        operator = Mean() if kind == "mean" else Pooling(kind="max", spec=whole)
+        return Reading(inputs=(x.name,), operator=operator, shape=(x.shape[0], 1, 1))
+
+    return reader
+
+
+def _softmax(request: Request) -> Reading:
+    x = request.map("self")
+    if request.arguments["dim"] % x.rank != 1:
+        raise UnsupportedError("a softmax over anything but the channels has no native operator")
+    return Reading(inputs=(x.name,), operator=Softmax(), shape=x.shape)
 
 
 def _combine(operation: str) -> Callable[[Request], Reading]:
@@ -232,10 +306,10 @@ def _combine(operation: str) -> Callable[[Request], Reading]:
         if x.rank != y.rank:
             raise UnsupportedError(f"tensors of {x.rank} and {y.rank} axes have no native operator")
         for one in (x, y):
-            if one.shape not in (shape, (shape[0], 1, 1)):
+            if one.shape not in (shape, (shape[0], 1, 1), (1, *shape[1:])):
                 raise UnsupportedError(f"maps of {x.shape} and {y.shape} have no native operator")
-        if x.shape != shape and operation == "subtract":
-            raise UnsupportedError("a vector less a map has no native operator")
+        if x.shape != shape and operation in ("subtract", "divide"):
+            raise UnsupportedError("a vector less a map, or over one, has no native operator")
         inputs = (x.name, y.name) if x.shape == shape else (y.name, x.name)
         if shape not in (x.shape, y.shape):
             raise UnsupportedError(f"maps of {x.shape} and {y.shape} have no native operator")
@@ -251,9 +325,9 @@ def _with_constant(operation: str, request: Request) -> Reading:
     x = request.map("other" if is_swapped else "self")
     values = _per_channel(a if is_swapped else b, x.shape[0], len(request.shape))
     one, zero = np.ones(x.shape[0], np.float32), np.zeros(x.shape[0], np.float32)
-    if is_swapped and operation in ("subtract", "divide"):
-        if operation == "divide":
-            raise UnsupportedError("a division by a map has no native operator")
+    if operation in ("maximum", "minimum") or (is_swapped and operation == "divide"):
+        raise UnsupportedError(f"to {operation} a map and a constant has no native operator")
+    if is_swapped and operation == "subtract":
         affine = Affine(scale=-one, shift=values)
     else:
         affine = {
@@ -276,12 +350,6 @@ def _per_channel(value: Any, channels: int, rank: int) -> Floats:
     if value.ndim > rank or any(n != 1 for i, n in enumerate(shape) if i != 1) or shape[1] not in (1, channels):
         raise UnsupportedError(f"a constant of {tuple(value.shape)} has no native operator")
     return np.broadcast_to(value.detach().cpu().float().numpy().reshape(-1), (channels,)).astype(np.float32)
-
-
-def _divide(request: Request) -> Reading:
-    if isinstance(request.arguments["other"], Map):
-        raise UnsupportedError("a division by a map has no native operator")
-    return _with_constant("divide", request)
 
 
 def _reversed_subtract(request: Request) -> Reading:
@@ -357,6 +425,13 @@ ACTIVATIONS: dict[str, Callable[[Request], Reading]] = {
     "silu": _plain("silu"),
     "tanh": _plain("tanh"),
     "gelu": _activation(_gelu),
+    "elu": _activation(_elu),
+    "celu": _activation(_celu),
+    "mish": _plain("mish"),
+    "softplus": _activation(_softplus),
+    "log_sigmoid_forward": _plain("log_sigmoid"),
+    "abs": _plain("absolute"),
+    "exp": _plain("exp"),
     "leaky_relu": _activation(lambda r: Activation(kind="leaky", low=float(r.arguments["negative_slope"]))),
 }
 
@@ -372,12 +447,21 @@ READERS: dict[str, Callable[[Request], Reading]] = {
     "max_pool2d_with_indices": _pool("max"),
     "avg_pool2d": _pool("average"),
     "_adaptive_avg_pool2d": _adaptive,
-    "mean": _mean,
+    "adaptive_max_pool2d": _adaptive_max,
+    "mean": _reduced("mean"),
+    "amax": _reduced("max"),
+    "max": _reduced("max"),
+    "_softmax": _softmax,
     "add": _combine("add"),
     "sub": _combine("subtract"),
     "rsub": _reversed_subtract,
     "mul": _combine("multiply"),
-    "div": _divide,
+    "div": _combine("divide"),
+    "maximum": _combine("maximum"),
+    "minimum": _combine("minimum"),
+    "neg": _negative,
+    "pow": _power,
+    "_prelu_kernel": _prelu,
     "cat": _cat,
     "slice": _slice,
     "constant_pad_nd": _pad,

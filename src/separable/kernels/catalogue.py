@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 
 from separable.kernels import (
+    across,
     chain,
     convolution,
     depthwise,
@@ -12,12 +13,12 @@ from separable.kernels import (
     gathering,
     group_norm,
     moving,
-    normalising,
     pooling,
     resampling,
     shifting,
     winograd,
 )
+from separable.kernels.across import Normalise, Reduce, Softmax
 from separable.kernels.chain import Chain
 from separable.kernels.convolution import Convolution
 from separable.kernels.depthwise import Depthwise
@@ -27,7 +28,6 @@ from separable.kernels.group_norm import GroupNorm
 from separable.kernels.ir import Module
 from separable.kernels.isa import Isa
 from separable.kernels.moving import Move
-from separable.kernels.normalising import Normalise
 from separable.kernels.pooling import GlobalAverage, Pool
 from separable.kernels.resampling import Resample
 from separable.kernels.shifting import Shift
@@ -44,6 +44,8 @@ Kernel = (
     | GroupNorm
     | Move
     | Normalise
+    | Softmax
+    | Reduce
     | Resample
     | Shift
     | Winograd
@@ -75,8 +77,8 @@ def source_of(kernel: Kernel, isa: Isa) -> str:
             group_norm.write(module, name, kernel, isa)
         case Move():
             moving.write(module, name, kernel, isa)
-        case Normalise():
-            normalising.write(module, name, kernel, isa)
+        case Normalise() | Softmax() | Reduce():
+            across.write(module, name, kernel, isa)
         case Resample():
             resampling.write(module, name, kernel, isa)
         case Shift():

@@ -1,27 +1,40 @@
 """Maps combined pixel by pixel. In: an operation, layouts. Out: IR.
 
-A map of one pixel is spread over the other (a channel gate) by a layout whose strides are zero.
+A map of one pixel is spread over the other (a channel gate) by a layout whose strides are zero; so is a map of one
+channel (a spatial gate), read lane by lane.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from separable.errors import SpecError
 from separable.kernels.convolution import SIGNATURE
 from separable.kernels.epilogue import NONE, Activation, activate
-from separable.kernels.ir import Function, Module, Value, vector
+from separable.kernels.ir import Function, Index, Module, Value, constant, vector
 from separable.kernels.isa import Isa
 from separable.kernels.layout import ITEM, Layout
 
-OPCODES = {"add": "fadd", "subtract": "fsub", "multiply": "fmul", "maximum": "", "keep": ""}
+OPERATIONS: dict[str, Callable[[Function, Value, Value], Value]] = {
+    "add": lambda f, x, y: f.float("fadd", x, y),
+    "subtract": lambda f, x, y: f.float("fsub", x, y),
+    "multiply": lambda f, x, y: f.float("fmul", x, y),
+    "divide": lambda f, x, y: f.float("fdiv", x, y),
+    "maximum": lambda f, x, y: f.greater(x, y),
+    "minimum": lambda f, x, y: f.smaller(x, y),
+    "slope": lambda f, x, y: f.where_negative(x, f.float("fmul", x, y), x),
+}
 SOURCE, TARGET, OTHER = 0, 3, 4
 UNROLL = 4
 
 
 @dataclass(frozen=True, kw_only=True)
 class Elementwise:
-    """``operation`` of the source and ``other``, then the activation; ``"keep"`` is the activation alone."""
+    """``operation`` of the source and ``other``, then the activation; ``"keep"`` is the activation alone.
+
+    ``"slope"`` multiplies what is below zero, each channel by its own slope.
+    """
 
     operation: str
     source: Layout
@@ -30,10 +43,9 @@ class Elementwise:
     activation: Activation = NONE
 
     def __post_init__(self) -> None:
-        if self.operation not in OPCODES or (self.operation == "keep") != (self.other is None):
-            raise SpecError(
-                "Elementwise", given=f"{self.operation!r} with {self.other}", expected=f"one of {sorted(OPCODES)}"
-            )
+        if self.operation not in (*OPERATIONS, "keep") or (self.operation == "keep") != (self.other is None):
+            expected = f"one of {sorted(OPERATIONS)} with another map, or 'keep'"
+            raise SpecError("Elementwise", given=f"{self.operation!r} with {self.other}", expected=expected)
 
 
 def spread(layout: Layout, over: Layout) -> Layout:
@@ -66,17 +78,19 @@ def _write(f: Function, parameters: list[Value], kernel: Elementwise, isa: Isa) 
             f.at(start, f.add(f.mul(panel, ITEM * m.panel), f.mul(y, ITEM * m.row)))
             for start, m in zip(starts, maps, strict=True)
         ]
+        # What stands behind the channels must stay a number: readers multiply it with weights of zero.
+        is_last = f.compare("eq", panel, kernel.target.panels - 1) if kernel.target.channels % isa.lanes else None
         begin = f.mul(part, chunk)
         end = f.least(f.add(begin, chunk), width)
         whole = f.add(begin, f.mul(f.div(f.sub(end, begin), UNROLL), UNROLL))
 
         def several(x: Value, _: list[Value]) -> list[Value]:
             for u in range(UNROLL):
-                _one(f, kernel, isa, rows, [f.mul(f.add(x, u), ITEM * m.pixel) for m in maps])
+                _one(f, kernel, is_last, rows, [f.mul(f.add(x, u), ITEM * m.pixel) for m in maps])
             return []
 
         def one(x: Value, _: list[Value]) -> list[Value]:
-            _one(f, kernel, isa, rows, [f.mul(x, ITEM * m.pixel) for m in maps])
+            _one(f, kernel, is_last, rows, [f.mul(x, ITEM * m.pixel) for m in maps])
             return []
 
         f.loop(begin, whole, several, step=UNROLL)
@@ -86,11 +100,18 @@ def _write(f: Function, parameters: list[Value], kernel: Elementwise, isa: Isa) 
     f.loop(first, last, line)
 
 
-def _one(f: Function, kernel: Elementwise, isa: Isa, rows: list[Value], offsets: list[Value | int]) -> None:
-    x = f.load(vector(isa.lanes), rows[0], offsets[0])
+def _one(f: Function, kernel: Elementwise, is_last: Value | None, rows: list[Value], offsets: list[Index]) -> None:
+    lanes = kernel.target.lanes
+    x = f.load(vector(lanes), rows[0], offsets[0])
     if kernel.other is not None:
-        y = f.load(vector(isa.lanes), rows[2], offsets[2])
-        x = f.greater(x, y) if kernel.operation == "maximum" else f.float(OPCODES[kernel.operation], x, y)
+        is_gate = kernel.other.channels == 1 < kernel.target.channels
+        y = f.load("float" if is_gate else vector(lanes), rows[2], offsets[2])
+        y = f.splat(y, lanes) if is_gate else y
+        if kernel.operation == "divide" and is_last is not None:
+            held = kernel.target.channels % lanes
+            ones = [n if n < held else lanes + n for n in range(lanes)]
+            y = f.select(is_last, f.shuffle(y, constant(1.0, lanes), ones), y)
+        x = OPERATIONS[kernel.operation](f, x, y)
     f.store(activate(f, kernel.activation, x), rows[1], offsets[1])
 
 

@@ -14,7 +14,10 @@ from separable.kernels.ir import Function, Value, constant
 
 @dataclass(frozen=True, kw_only=True)
 class Activation:
-    """``kind`` is one of ``KINDS``; ``low`` and ``high`` bound a clamp, ``low`` is the slope of a leaky ReLU."""
+    """``kind`` is one of ``KINDS``; ``low`` and ``high`` bound a clamp, ``low`` is the slope of a leaky ReLU.
+
+    An ELU is multiplied by ``low`` below zero and by ``high`` above.
+    """
 
     kind: str = "none"
     low: float = 0.0
@@ -25,9 +28,9 @@ class Activation:
             raise SeparableError("Activation.kind", given=repr(self.kind), expected=f"one of {sorted(KINDS)}")
 
     def __str__(self) -> str:
-        return {"clamp": f"clamp({self.low:g}, {self.high:g})", "leaky": f"leaky({self.low:g})"}.get(
-            self.kind, self.kind
-        )
+        both = f"({self.low:g}, {self.high:g})"
+        given = {"clamp": both, "elu": both, "leaky": f"({self.low:g})"}
+        return self.kind + given.get(self.kind, "")
 
 
 def activate(f: Function, activation: Activation, x: Value) -> Value:
@@ -38,7 +41,28 @@ def activate(f: Function, activation: Activation, x: Value) -> Value:
         return f.smaller(high, f.greater(low, x))
     if activation.kind == "leaky":
         return f.where_negative(x, f.float("fmul", x, constant(activation.low, n)), x)
+    if activation.kind == "elu":
+        below = f.float("fmul", _expm1(f, x), constant(activation.low, n))
+        return f.where_negative(x, below, f.float("fmul", x, constant(activation.high, n)))
     return KINDS[activation.kind](f, x)
+
+
+def exponential(f: Function, x: Value) -> Value:
+    """2ⁿ·e^r with |r| ≤ ln 2 / 2; clamped to ±87 so that 2ⁿ is a normal number."""
+    n = x.lanes
+    kind = x.type
+    whole = "i32" if n == 1 else f"<{n} x i32>"
+    x = f.smaller(constant(87.0, n), f.greater(constant(-87.0, n), x))
+    suffix = f"v{n}f32" if n > 1 else "f32"
+    k = f.call(f"llvm.rint.{suffix}", kind, [f.float("fmul", x, constant(1.4426950408889634, n))])
+    r = f.fma(k, constant(-0.693359375, n), x)
+    r = f.fma(k, constant(2.12194440e-4, n), r)
+    coefficients = (1.9875691500e-4, 1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 0.5)
+    p = _horner(f, r, coefficients)
+    p = f.fma(f.float("fmul", p, r), r, f.float("fadd", r, constant(1.0, n)))
+    bits = f.add(f.convert("fptosi", k, whole), _whole(127, n))
+    power = f.raw(f"shl {whole} {f.operand(bits, whole).name}, {_whole(23, n).name}", whole)
+    return f.float("fmul", p, f.convert("bitcast", power, kind))
 
 
 def _none(_: Function, x: Value) -> Value:
@@ -61,20 +85,20 @@ def _hard_swish(f: Function, x: Value) -> Value:
 
 def _sigmoid(f: Function, x: Value) -> Value:
     n = x.lanes
-    e = _exp(f, f.float("fsub", constant(0.0, n), x))
+    e = exponential(f, f.float("fsub", constant(0.0, n), x))
     return f.float("fdiv", constant(1.0, n), f.float("fadd", constant(1.0, n), e))
 
 
 def _silu(f: Function, x: Value) -> Value:
     n = x.lanes
-    e = _exp(f, f.float("fsub", constant(0.0, n), x))
+    e = exponential(f, f.float("fsub", constant(0.0, n), x))
     return f.float("fdiv", x, f.float("fadd", constant(1.0, n), e))
 
 
 def _tanh(f: Function, x: Value) -> Value:
     """1 − 2/(e²ˣ + 1); near 0, where that cancels, x·(1 − x²/3 + 2x⁴/15)."""
     n = x.lanes
-    e = _exp(f, f.float("fadd", x, x))
+    e = exponential(f, f.float("fadd", x, x))
     far = f.fma(
         constant(-2.0, n), f.float("fdiv", constant(1.0, n), f.float("fadd", e, constant(1.0, n))), constant(1.0, n)
     )
@@ -92,7 +116,7 @@ def _gelu(f: Function, x: Value) -> Value:
     size = f.where_negative(scaled, f.float("fsub", constant(0.0, n), scaled), scaled)
     t = f.float("fdiv", constant(1.0, n), f.fma(size, constant(0.3275911, n), constant(1.0, n)))
     poly = _horner(f, t, (1.061405429, -1.453152027, 1.421413741, -0.284496736, 0.254829592, 0.0))
-    tail = f.float("fmul", poly, _exp(f, f.float("fsub", constant(0.0, n), f.float("fmul", size, size))))
+    tail = f.float("fmul", poly, exponential(f, f.float("fsub", constant(0.0, n), f.float("fmul", size, size))))
     positive = f.float("fsub", constant(2.0, n), tail)
     cumulative = f.where_negative(x, tail, positive)
     return f.float("fmul", f.float("fmul", x, constant(0.5, n)), cumulative)
@@ -105,22 +129,44 @@ def _gelu_tanh(f: Function, x: Value) -> Value:
     return f.float("fmul", f.float("fmul", x, constant(0.5, n)), f.float("fadd", constant(1.0, n), _tanh(f, inner)))
 
 
-def _exp(f: Function, x: Value) -> Value:
-    """2ⁿ·e^r with |r| ≤ ln 2 / 2; clamped to ±87 so that 2ⁿ is a normal number."""
+def _mish(f: Function, x: Value) -> Value:
+    """x·tanh(ln(1 + eˣ)) = x·n/(n + 2) with n = eˣ·(eˣ + 2), which is 1 to the last digit from 20 on."""
     n = x.lanes
-    kind = x.type
-    whole = "i32" if n == 1 else f"<{n} x i32>"
-    x = f.smaller(constant(87.0, n), f.greater(constant(-87.0, n), x))
-    suffix = f"v{n}f32" if n > 1 else "f32"
-    k = f.call(f"llvm.rint.{suffix}", kind, [f.float("fmul", x, constant(1.4426950408889634, n))])
-    r = f.fma(k, constant(-0.693359375, n), x)
-    r = f.fma(k, constant(2.12194440e-4, n), r)
-    coefficients = (1.9875691500e-4, 1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 0.5)
-    p = _horner(f, r, coefficients)
-    p = f.fma(f.float("fmul", p, r), r, f.float("fadd", r, constant(1.0, n)))
-    bits = f.add(f.convert("fptosi", k, whole), _whole(127, n))
-    power = f.raw(f"shl {whole} {f.operand(bits, whole).name}, {_whole(23, n).name}", whole)
-    return f.float("fmul", p, f.convert("bitcast", power, kind))
+    e = exponential(f, f.smaller(constant(20.0, n), x))
+    part = f.float("fmul", e, f.float("fadd", e, constant(2.0, n)))
+    return f.float("fdiv", f.float("fmul", x, part), f.float("fadd", part, constant(2.0, n)))
+
+
+def _softplus(f: Function, x: Value) -> Value:
+    """max(x, 0) + ln(1 + u) with u = e^−|x|; ln(1 + u) = 2·artanh(u/(2 + u)), whose series ends at z¹⁵ ≤ 3⁻¹⁵."""
+    n = x.lanes
+    u = exponential(f, f.smaller(x, f.float("fsub", constant(0.0, n), x)))
+    z = f.float("fdiv", u, f.float("fadd", u, constant(2.0, n)))
+    series = _horner(f, f.float("fmul", z, z), tuple(2 / k for k in range(15, 0, -2)))
+    return f.fma(z, series, _relu(f, x))
+
+
+def _log_sigmoid(f: Function, x: Value) -> Value:
+    zero = constant(0.0, x.lanes)
+    return f.float("fsub", zero, _softplus(f, f.float("fsub", zero, x)))
+
+
+def _absolute(f: Function, x: Value) -> Value:
+    return f.greater(x, f.float("fsub", constant(0.0, x.lanes), x))
+
+
+def _whole_exp(f: Function, x: Value) -> Value:
+    """(e^x/2)², which overflows and vanishes where eˣ does."""
+    root = exponential(f, f.float("fmul", x, constant(0.5, x.lanes)))
+    return f.float("fmul", root, root)
+
+
+def _expm1(f: Function, x: Value) -> Value:
+    """eˣ − 1; near 0, where that cancels, Taylor's series."""
+    n = x.lanes
+    far = f.float("fsub", exponential(f, x), constant(1.0, n))
+    near = f.float("fmul", x, _horner(f, x, (1 / 720, 1 / 120, 1 / 24, 1 / 6, 1 / 2, 1.0)))
+    return f.where_negative(f.float("fsub", _absolute(f, x), constant(0.25, n)), near, far)
 
 
 def _whole(number: int, lanes: int) -> Value:
@@ -139,6 +185,7 @@ KINDS = {
     "relu": _relu,
     "clamp": _none,
     "leaky": _none,
+    "elu": _none,
     "hard_sigmoid": _hard_sigmoid,
     "hard_swish": _hard_swish,
     "sigmoid": _sigmoid,
@@ -146,5 +193,10 @@ KINDS = {
     "tanh": _tanh,
     "gelu": _gelu,
     "gelu_tanh": _gelu_tanh,
+    "mish": _mish,
+    "softplus": _softplus,
+    "log_sigmoid": _log_sigmoid,
+    "absolute": _absolute,
+    "exp": _whole_exp,
 }
 NONE = Activation()

@@ -10,12 +10,12 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from separable.kernels.across import trimmed
 from separable.kernels.convolution import BIAS, SIGNATURE, SOURCE, TARGET, WEIGHTS
 from separable.kernels.epilogue import NONE, Activation, activate
 from separable.kernels.ir import Function, Index, Module, Value, constant, vector
 from separable.kernels.isa import Isa
 from separable.kernels.layout import ITEM, Layout
-from separable.kernels.normalising import trimmed
 from separable.kernels.pooling import sum_of_pixels
 
 

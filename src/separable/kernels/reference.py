@@ -64,6 +64,12 @@ def activate(x: Doubles, activation: Activation) -> Doubles:
         "tanh": lambda: np.asarray(np.tanh(x)),
         "gelu": lambda: x * 0.5 * (1 + erf(x / math.sqrt(2))),
         "gelu_tanh": lambda: 0.5 * x * (1 + by_tanh),
+        "elu": lambda: np.where(x < 0, activation.low * np.expm1(x), activation.high * x),
+        "mish": lambda: x * np.tanh(np.logaddexp(0, x)),
+        "softplus": lambda: np.logaddexp(0, x),
+        "log_sigmoid": lambda: -np.logaddexp(0, -x),
+        "absolute": lambda: np.abs(x),
+        "exp": lambda: np.exp(x),
     }
     return results[activation.kind]()
 

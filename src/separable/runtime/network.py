@@ -20,7 +20,7 @@ from separable.spec import ConvSpec
 Floats = NDArray[np.float32]
 Shape = tuple[int, int, int]
 MAX_PHASES = 64  # that are worth a step each
-NON_NEGATIVE = frozenset({"relu", "sigmoid", "hard_sigmoid"})
+NON_NEGATIVE = frozenset({"relu", "sigmoid", "hard_sigmoid", "softplus", "absolute", "exp"})
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -77,7 +77,7 @@ class Mean:
 
 @dataclass(frozen=True, kw_only=True)
 class Combine:
-    """``operation`` of two maps: ``"add"``, ``"subtract"``, ``"multiply"``, ``"maximum"``; one may have one pixel."""
+    """``operation`` of two maps; the second may have one pixel or one channel. ``kernels.elementwise`` names them."""
 
     operation: str
 
@@ -85,6 +85,13 @@ class Combine:
 @dataclass(frozen=True, kw_only=True)
 class Activate:
     """Only the node's activation."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Slope:
+    """A leaky ReLU with a slope for each channel."""
+
+    slope: Floats
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,6 +147,18 @@ class Interleave:
     step: tuple[int, int]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Softmax:
+    """Over the channels of each pixel."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reduce:
+    """The greatest (``kind`` is ``"max"``) or the ``"mean"`` of each pixel's channels."""
+
+    kind: str
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Normalise:
     """Each pixel's channels less their mean, over their deviation; then ·scale + shift for each channel."""
@@ -166,12 +185,15 @@ Operator = (
     | Mean
     | Combine
     | Activate
+    | Slope
     | Join
     | Part
     | Pad
     | Take
     | Reorder
     | Interleave
+    | Softmax
+    | Reduce
     | Normalise
     | NormaliseGroups
 )

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from separable.errors import ModelError
-from separable.kernels import convolution, normalising
+from separable.kernels import across, convolution, elementwise
 from separable.kernels.catalogue import Kernel
 from separable.kernels.chain import OF_A_LINK, Chain, Weighted, packed_floats
 from separable.kernels.convolution import Convolution, Floats
@@ -44,8 +44,11 @@ from separable.runtime.network import (
     Pad,
     Part,
     Pooling,
+    Reduce,
     Reorder,
     Shape,
+    Slope,
+    Softmax,
     Take,
 )
 
@@ -206,14 +209,8 @@ class _Scheduler:
                 self._add(node.name, GlobalAverage(source=source, target=target, activation=act), both)
             case Activate():
                 self._add(node.name, Elementwise(operation="keep", source=source, target=target, activation=act), both)
-            case Combine() as combine:
-                other = self.layouts[node.inputs[1]]
-                if other.pixels == 1 and target.pixels > 1:
-                    other = spread(other, target)
-                kernel = Elementwise(
-                    operation=combine.operation, source=source, target=target, other=other, activation=act
-                )
-                self._add(node.name, kernel, {**both, 4: Place(map=node.inputs[1])})
+            case Combine() | Slope():
+                self._combine(node, node.operator, both)
             case Join():
                 self._join(node)
             case Part() as part if part.first % self.isa.lanes:
@@ -240,16 +237,36 @@ class _Scheduler:
                 self._add(node.name, gather, both, {convolution.SOURCE_TABLE: gather.offsets(reorder.order)})
             case Interleave():
                 pass  # its inputs were written into it
+            case Softmax():
+                self._add(node.name, across.Softmax(source=source, target=target), both)
+            case Reduce(kind=kind):
+                self._add(node.name, across.Reduce(kind=kind, source=source, target=target), both)
             case Normalise() | NormaliseGroups():
                 self._normalise(node, node.operator, both)
             case _:
                 raise ModelError(node.name, given=str(node), expected="an operator with a kernel")
 
+    def _combine(self, node: Node, operator: Combine | Slope, places: dict[int, Place]) -> None:
+        source, target = self.layouts[node.inputs[0]], self.layouts[node.name]
+        tables: dict[int, Constant] = {}
+        if isinstance(operator, Slope):
+            operation, other = "slope", panels(target.channels, (1, 1), self.isa.lanes)
+            tables = {elementwise.OTHER: np.pad(operator.slope, (0, target.panels * self.isa.lanes - target.channels))}
+        else:
+            operation, other = operator.operation, self.layouts[node.inputs[1]]
+            places = {**places, elementwise.OTHER: Place(map=node.inputs[1])}
+        if other.pixels == 1 and target.pixels > 1:
+            other = spread(other, target)
+        if other.channels == 1:
+            other = replace(other, panel=0)
+        kernel = Elementwise(operation=operation, source=source, target=target, other=other, activation=node.activation)
+        self._add(node.name, kernel, places, tables)
+
     def _normalise(self, node: Node, norm: Normalise | NormaliseGroups, places: dict[int, Place]) -> None:
         source, target = self.layouts[node.inputs[0]], self.layouts[node.name]
         rest = target.panels * self.isa.lanes - target.channels
         tables = {convolution.WEIGHTS: np.pad(norm.scale, (0, rest)), convolution.BIAS: np.pad(norm.shift, (0, rest))}
-        kernel: Kernel = normalising.Normalise(source=source, target=target, eps=norm.eps)
+        kernel: Kernel = across.Normalise(source=source, target=target, eps=norm.eps)
         if isinstance(norm, NormaliseGroups):
             kernel = GroupNorm(
                 source=source, target=target, groups=norm.groups, eps=norm.eps, activation=node.activation
