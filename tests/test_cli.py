@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import subprocess
 import sys
@@ -32,6 +33,18 @@ def no_example():
 def no_model():
     return 3
 
+def three():
+    return 1, 2, 3
+
+def broken():
+    return [][1]
+
+def needs(size):
+    return size
+
+def no_number(model):
+    return "much"
+
 def inputs():
     return torch.randn(20, 3, 8, 8)
 
@@ -57,6 +70,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "200")
     (tmp_path / "own.py").write_text(OWN_MODEL, encoding="utf-8")
+    (tmp_path / "broken.py").write_text("import nowhere", encoding="utf-8")
     monkeypatch.delitem(sys.modules, "own", raising=False)
 
     def command(*words: str) -> Said:
@@ -153,6 +167,22 @@ def test_a_metric_is_shown_before_and_after(run: Run) -> None:
         (("count", "own:tiyn"), "tiny"),
         (("count", "own:no_example"), "--input"),
         (("count", "own:no_model"), "a torch.nn.Module"),
+        (("count", "own:three"), "(model, example)"),
+        (("count", "own:broken"), "own.py, line"),
+        (("count", "own:needs"), "1 required positional argument"),
+        (("count", "broken:model"), "No module named 'nowhere'"),
+        (("count", ":model"), "package.module:callable"),
+        (("count", "..own:tiny"), "package.module:callable"),
+        (("count", "own.py"), "package.module:callable"),
+        (("count", "resnet18", "--input", "1x3x9999999x9999999"), "fits into memory"),
+        (("count", "resnet18", "--input", "1x3x99999999999999999999x8"), "fits into memory"),
+        (("compile", "own:tiny", "--threads", "100000"), "--threads"),
+        (("bench", "own:tiny", "--engine", "eager", "--batch", "99999999999"), "not enough memory"),
+        (("shrink", "own:tiny", "--macs", "0.5", "--data", ""), "no image"),
+        (("shrink", "own:tiny", "--macs", "0.5", "--data", "own:broken"), "own.py, line"),
+        (("shrink", "own:tiny", "--macs", "0.5", "--metric", "own:broken"), "0 positional arguments"),
+        (("shrink", "own:tiny", "--macs", "0.5", "--metric", "own:no_number"), "metric 'no_number'"),
+        (("shrink", "own:tiny", "--macs", "0.5", "--report", "/proc/page.html"), "/proc/page.html"),
         (("count", "missing.pt2"), "missing.pt2"),
         (("count", "resnet18", "--input", "1x3xlarge"), "1x3x224x224"),
         (("count", "resnet18", "--input", "1x4x64x64"), "conv1"),
@@ -180,6 +210,28 @@ def test_an_unwritable_path_is_found_before_the_work(run: Run, option: str, monk
     monkeypatch.setattr(pipeline, "shrink", lambda *_, **__: pytest.fail("the work was begun"))
     said = run("shrink", "own:tiny", "--macs", "0.5", option, "missing/file")
     assert "missing" in said.err
+    assert said.code == 2
+
+
+def test_a_metric_that_fails_is_found_before_the_work(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipeline, "price", lambda *_, **__: pytest.fail("the work was begun"))
+    assert run("shrink", "own:tiny", "--macs", "0.5", "--metric", "own:broken").code == 2
+
+
+def test_a_stream_that_knows_few_characters_is_given_others(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    with io.TextIOWrapper(io.BytesIO(), encoding="latin-1") as stream:
+        monkeypatch.setattr(sys, "stdout", stream)
+        assert run("count", "own:tiny").code == 0
+        assert "3?16 3×3 on 8×8".encode("latin-1") in stream.buffer.getvalue()  # type: ignore[attr-defined]
+
+
+def test_a_full_disk_is_one_clear_error(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_: str) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(sys.stdout, "write", full)
+    said = run("count", "own:tiny")
+    assert "No space left on device" in said.err
     assert said.code == 2
 
 

@@ -170,6 +170,12 @@ def test_two_processes_come_to_the_weights_of_one_and_one_of_them_writes(run: Ru
         (("own_training:tiny", "--data", "own_training:nothing", *SHORT), "own_training:nothing"),
         (("own_training:tiny", "--data", "data.npz", *SHORT, "--input", "1x1x7x7"), "float32[n, 1, 7, 7]"),
         (("own_training:tiny", "--data", "data.npz", *SHORT, "--classes", "3"), "with a built-in model only"),
+        (("own_training:tiny", "--data", "data.npz", *SHORT, "--seed", "99999999999999999999"), "--seed"),
+        pytest.param(
+            ("own_training:tiny", "--data", "data.npz", *SHORT, "--device", "cuda"),
+            "a GPU",
+            marks=pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU"),
+        ),
         (("own_training:tiny", "--data", "data.npz", *SHORT, "--held-out", "0.001"), "at least one sample in either"),
         (("own_training:tiny", "--data", "data.npz", *SHORT, "--learning-rate", "-1"), "TrainOptions.learning_rate"),
         (("own_training:tiny", "--data", "data.npz", *SHORT, "--optimizer", "adam"), "--optimizer"),

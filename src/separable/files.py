@@ -18,10 +18,11 @@ def written_whole(path: str | os.PathLike[str]) -> Iterator[Path]:
     Raises FileError where ``path`` cannot be written.
     """
     target = checked_writable(path)
-    handle, name = tempfile.mkstemp(prefix=f".{target.stem}-", suffix=target.suffix, dir=target.parent)
-    os.close(handle)
-    temporary = Path(name)
+    temporary = None
     try:
+        handle, name = tempfile.mkstemp(prefix=f".{target.stem}-", suffix=target.suffix, dir=target.parent)
+        temporary = Path(name)
+        os.close(handle)
         yield temporary
         # mkstemp makes the file private; the finished one gets the permissions that a plain open would give.
         temporary.chmod(0o666 & ~_umask())
@@ -29,7 +30,8 @@ def written_whole(path: str | os.PathLike[str]) -> Iterator[Path]:
     except OSError as error:
         raise FileError(str(target), given=error.strerror or error, expected="a file that can be written") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
 
 
 def checked_writable(path: str | os.PathLike[str]) -> Path:

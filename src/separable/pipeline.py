@@ -39,7 +39,7 @@ from separable.report.summary import summary
 from separable.spec import Budget, TensorSpec
 from separable.tune.batches import Batches, read_batches
 from separable.tune.calibrate import Calibrated, calibrate
-from separable.tune.distill import Distilled, distill
+from separable.tune.distill import Distilled, check_precision, distill
 from separable.tune.options import DistillOptions
 from separable.tune.processes import told_by_first
 
@@ -134,16 +134,15 @@ def shrink(
     wrong with the data.
     """
     options = options or ShrinkOptions()
-    for name in filter(None, (engine, options.also)):
-        if name not in ENGINES:
-            raise SeparableError("shrink(engine=...)", given=repr(name), expected=f"one of {', '.join(ENGINES)}")
+    engines = [name for name in (engine, options.also) if name]
+    _check(engines, model, data, options)
     fit, check = _data(data, example, options.samples)
     sites = trace(model, example)
     _require_sites(sites)
+    reached = _measured(metrics or {}, model)
     machine = this_machine()
     plan, prices = told_by_first(lambda: _plan(model, example, sites, fit, budget, engine, options.progress))
     recovered = _recovered(model, rewrite(model, plan), fit, check, options)
-    engines = [name for name in (engine, options.also) if name]
     timings = told_by_first(lambda: [time_in_turns(model, recovered.model, example, engine=name) for name in engines])
     evidence = Evidence(
         model=_name(model),
@@ -160,7 +159,7 @@ def shrink(
         calibrated=recovered.calibrated,
         distilled=recovered.distilled,
         agreement=compare(model, recovered.model, example if check is None else check),
-        metrics=_measured(metrics or {}, model, recovered.model),
+        metrics={name: (reached[name], now) for name, now in _measured(metrics or {}, recovered.model).items()},
         inputs=0 if fit is None else fit.samples or 0,
         notes=(*plan.notes, *recovered.notes),
         warnings=_warnings(model, plan.budget, timings[0], fit),
@@ -197,6 +196,14 @@ def eager_timer(ledger: Ledger, machine: Machine) -> Timer:
         return timing.min_s
 
     return seconds
+
+
+def _check(engines: list[str], model: nn.Module, data: Any, options: ShrinkOptions) -> None:
+    for name in engines:
+        if name not in ENGINES:
+            raise SeparableError("shrink(engine=...)", given=repr(name), expected=f"one of {', '.join(ENGINES)}")
+    if data is not None and options.distill is not None:
+        check_precision(model)
 
 
 def _data(data: Any, example: Example, samples: int) -> tuple[Batches | None, Batches | None]:
@@ -299,11 +306,15 @@ def _recovered(
     return _Recovered(model=student, calibrated=calibrated, notes=(f"{note}, and was left out.",))
 
 
-def _measured(
-    metrics: Mapping[str, Metric], original: nn.Module, rewritten: nn.Module
-) -> dict[str, tuple[float, float]]:
-    with evaluating(original, rewritten):
-        return {name: (float(metric(original)), float(metric(rewritten))) for name, metric in metrics.items()}
+def _measured(metrics: Mapping[str, Metric], model: nn.Module) -> dict[str, float]:
+    with evaluating(model):
+        found = {name: metric(model) for name, metric in metrics.items()}
+    for name, number in found.items():
+        try:
+            found[name] = float(number)
+        except (TypeError, ValueError) as error:
+            raise SeparableError(f"metric {name!r}", given=repr(number), expected="a number") from error
+    return found
 
 
 def _warnings(model: nn.Module, budget: Budget, timings: Comparison, fit: Batches | None) -> tuple[str, ...]:

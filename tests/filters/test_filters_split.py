@@ -143,7 +143,8 @@ def test_kernels_are_read_from_tensors_other_byte_orders_and_negative_strides() 
 
 
 @pytest.mark.parametrize(
-    "kernel", [[], 3.0, [["a"]], [[float("nan")]], [[float("inf"), 1.0]], np.array([[1, None]]), np.zeros((3, 0))]
+    "kernel",
+    [[], 3.0, [["a"]], [[float("nan")]], [[float("inf"), 1.0]], np.array([[1, None]]), [[1], [2, 3]], np.zeros((3, 0))],
 )
 def test_what_is_no_kernel_is_refused(kernel: object) -> None:
     for take_apart in (split, row_by_row):

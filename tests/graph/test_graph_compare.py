@@ -67,6 +67,17 @@ def test_both_models_compute_as_in_evaluation_and_are_back_in_their_modes() -> N
     assert int(model[1].num_batches_tracked) == 0
 
 
+def test_a_model_that_changes_its_input_is_refused_because_the_other_would_read_another_one() -> None:
+    class InPlace(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x.sub_(0.5)
+
+    with pytest.raises(ModelError, match="changes its input"):
+        compare(InPlace(), InPlace(), torch.ones(1, 2))
+    with pytest.raises(ModelError, match="changes its input"):
+        compare(InPlace(), InPlace(), {"x": torch.ones(1, 2)})
+
+
 def test_outputs_that_do_not_compare_are_refused() -> None:
     x = torch.ones(1, 2)
     with pytest.raises(ModelError, match="outputs"):

@@ -72,6 +72,13 @@ def test_the_children_are_plain_convolutions_with_a_bias_on_the_last_only() -> N
     assert str(layer).splitlines()[1].strip() == "spatial rank 4 in the place of 3→5 3×3 on 8×8"
 
 
+def test_a_model_can_read_the_sizes_of_the_convolution_that_was_replaced() -> None:
+    conv = nn.Conv2d(4, 6, (3, 5), stride=(1, 2), dilation=(2, 1), groups=2)
+    layer = from_factors(spatial(spec_of(conv, (9, 9)), rank=2), bias=None)
+    for name in ("in_channels", "out_channels", "kernel_size", "stride", "dilation", "groups"):
+        assert getattr(layer, name) == getattr(conv, name)
+
+
 def test_padding_that_differs_before_and_behind_gets_a_layer_of_its_own() -> None:
     spec = ConvSpec(3, 5, kernel=2, size=8, padding=((0, 1), (1, 1)))
     layer = from_factors(spatial(spec, rank=4), bias=None)

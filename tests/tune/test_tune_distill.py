@@ -17,6 +17,8 @@ from torch import Tensor, nn
 from tune_networks import SmallNet, digits, error, rewritten, trained, untrained
 
 from separable.errors import DataError, FileError, ModelError, SeparableError
+from separable.factor import FAMILIES
+from separable.nn.factorized import from_factors, spec_of
 from separable.tune import Batches, DistillOptions, distill, read_batches
 from separable.tune.checkpoint import load_checkpoint
 
@@ -116,6 +118,55 @@ def test_the_losses_are_those_worked_by_hand() -> None:
     assert loss.output == pytest.approx(divergence, rel=1e-5)
     assert loss.labels == pytest.approx(math.log(2), rel=1e-5)
     assert loss.total == pytest.approx(divergence + 0.5 * math.log(2), rel=1e-5)
+
+
+def test_among_logits_an_output_without_classes_is_compared_by_its_values() -> None:
+    class Bias(nn.Module):
+        def __init__(self, value: float) -> None:
+            super().__init__()
+            self.bias = nn.Parameter(torch.tensor(value))
+
+        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+            return x + 0 * self.bias, x[:, 0] + self.bias
+
+    images = torch.tensor([[1.0, 0.0], [-1.0, 0.0]])  # the second output varies by 1 around its mean
+    data = read_batches(images, images)
+    (loss,) = distill(Bias(0.0), Bias(0.5), data, options=DistillOptions(steps=1)).history
+    assert loss.output == pytest.approx((0.0 + 0.25) / 2)  # no divergence of the logits, and an error of 0.5² / 1
+
+
+def test_a_layer_that_answers_the_same_everywhere_does_not_drown_the_others() -> None:
+    conv = nn.Conv2d(1, 4, 3)
+    nn.init.zeros_(conv.weight)
+    factors = FAMILIES["spatial"].factorize(conv.weight, spec_of(conv, (8, 8)), (1,))
+    images = torch.randn(16, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    student = nn.Sequential(from_factors(factors, bias=conv.bias))
+    for weight in student.parameters():  # rounding would be what its error is divided by
+        nn.init.constant_(weight, 0.1)
+    history = distill(
+        nn.Sequential(conv), student, read_batches(images, images), options=DistillOptions(steps=3)
+    ).history
+    assert max(loss.features for loss in history) < 1
+
+
+def test_a_model_that_overwrites_what_its_gradient_needs_is_refused_in_words() -> None:
+    class Overwriting(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.scale = nn.Parameter(torch.ones(2))
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = torch.exp(x * self.scale)
+            return y.clone() + y.mul_(2)
+
+    images = torch.ones(4, 2)
+    with pytest.raises(ModelError, match="can be trained"):
+        distill(Overwriting(), Overwriting(), read_batches(images, images), options=SHORT)
+
+
+def test_weights_of_float16_are_refused_before_the_work() -> None:
+    with pytest.raises(ModelError, match="float16"):
+        distill(trained(), rewritten(trained()).half(), batches(), options=SHORT)
 
 
 def test_what_does_not_require_a_gradient_is_not_trained() -> None:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from separable import engine
-from separable.cli.arguments import MODEL_HELP, load_model, model_argument, show
+from separable.cli.arguments import MODEL_HELP, load_model, model_argument, show, threads_option
 from separable.cost.clock import compare
 from separable.errors import ModelError
 from separable.graph.inference import run
@@ -23,12 +23,10 @@ ENGINES = ("eager", "separable")
 @model_argument
 @click.option("--layers", is_flag=True, help="Time every step of the engine by itself, as a share of the peak.")
 @click.option("--engine", "engines", type=click.Choice(ENGINES), multiple=True, help="Only this; both when not given.")
-@click.option("--threads", type=click.IntRange(min=1), help="Processor threads; all of them when not given.")
+@threads_option
 @click.option("--batch", type=click.IntRange(min=1), help="Inputs at once, in place of the example's.")
 def command(reference: str, shape: str | None, as_json: bool, **given: Any) -> None:
     """Time MODEL on the engine against PyTorch, in turns; with --layers, every step of the engine."""
-    if given["threads"]:
-        torch.set_num_threads(given["threads"])
     model, example = load_model(reference, shape)
     inputs = _inputs(example, given["batch"])
     if given["layers"]:

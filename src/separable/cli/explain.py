@@ -5,10 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
-import torch
 
 from separable import cost, report
-from separable.cli.arguments import show
+from separable.cli.arguments import show, threads_option
 from separable.files import checked_writable
 
 USUAL = report.Setting()
@@ -23,15 +22,13 @@ USUAL = report.Setting()
 @click.option("--rank", type=int, default=USUAL.rank, show_default=True, help="Of spatial, channel and tucker.")
 @click.option("--terms", type=int, default=USUAL.terms, show_default=True, help="Of depthwise, filters a channel.")
 @click.option("--html", type=click.Path(path_type=Path), help="Write a page with sliders here, in English and Chinese.")
-@click.option("--threads", type=click.IntRange(min=1), help="Processor threads; all of them when not given.")
+@threads_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
-def command(html: Path | None, threads: int | None, as_json: bool, **given: int) -> None:
+def command(html: Path | None, as_json: bool, **given: int) -> None:
     """Explain one convolution and its separable forms: costs counted, time predicted for this machine."""
     setting = report.Setting(**given)
     if html is not None:
         checked_writable(html)
-    if threads:
-        torch.set_num_threads(threads)
     machine = cost.this_machine()
     if html is not None:
         report.write_explainer(setting, machine, html)

@@ -9,9 +9,9 @@ from typing import Any
 
 import click
 import numpy as np
-import torch
 
 from separable import filters
+from separable.cli.arguments import threads_option
 from separable.errors import FileError, SpecError
 from separable.factor.kernel2d import TOLERANCE
 from separable.filters import figure, files, stream
@@ -75,7 +75,7 @@ def kernel_options(command: Callable[..., None]) -> Callable[..., None]:
 @click.option("--explain", is_flag=True, help="Print the kernel's terms and the fastest way; TARGET may be left out.")
 @click.option("--fastest", is_flag=True, help="Take the fastest way; the last bits may differ between machines.")
 @click.option("--figure", "figure_path", type=click.Path(path_type=Path), help="Draw before, after and the terms.")
-@click.option("--threads", type=click.IntRange(1), help="Processor threads; all of them when not given.")
+@threads_option
 def command(source: Path, target: Path | None, kernel: str, **given: Any) -> None:
     """Filter the picture SOURCE into TARGET, axis by axis.
 
@@ -84,11 +84,9 @@ def command(source: Path, target: Path | None, kernel: str, **given: Any) -> Non
     """
     if target is None and not given["explain"]:
         raise click.UsageError("TARGET is missing; it may be left out with --explain only.")
-    if given["threads"]:
-        torch.set_num_threads(given["threads"])
     _check_targets(target, given["figure_path"], overwrite=given["overwrite"])
-    recipe = _recipe(kernel, given)
     picture = files.read(source, given["channels"])
+    recipe = _recipe(kernel, given, len(picture.axes))
     dtype = _dtype(given["dtype"], picture, recipe)
     if given["explain"] or given["fastest"]:
         verdicts = [_verdict(each, picture) for each in recipe.kernels]
@@ -115,14 +113,14 @@ def _check_targets(target: Path | None, figure_path: Path | None, *, overwrite: 
             raise click.UsageError("--figure needs a TARGET: it shows the result.")
 
 
-def _recipe(kernel: str, given: dict[str, Any]) -> stream.Recipe:
-    """What the words ask for."""
+def _recipe(kernel: str, given: dict[str, Any], most_axes: int) -> stream.Recipe:
+    """What the words ask for; a kernel of more axes than the picture's is not taken apart, which may take minutes."""
     options = {name: given[name] for name in (*KERNEL_OPTIONS, "dims", "tolerance") if given[name] is not None}
     border = Border(given["border"], given["constant"])
     name = kernel.replace("-", "_").lower()
     is_magnitude = name in DERIVATIVES and "axis" not in options
     if kernel.endswith(".npy"):
-        kernels = [_split_file(Path(kernel), **options)]
+        kernels = [_split_file(Path(kernel), most_axes, **options)]
     elif is_magnitude:
         dims = options.pop("dims", 2)
         kernels = [kernel_named(name, axis=axis, dims=dims, **options) for axis in range(dims)]
@@ -131,7 +129,7 @@ def _recipe(kernel: str, given: dict[str, Any]) -> stream.Recipe:
     return stream.Recipe(kernels=tuple(kernels), is_magnitude=is_magnitude, border=border, flip=given["flip"])
 
 
-def _split_file(path: Path, **options: Any) -> filters.Terms:
+def _split_file(path: Path, most_axes: int, **options: Any) -> filters.Terms:
     """The terms of a kernel on disk."""
     tolerance = options.pop("tolerance", TOLERANCE)
     if options:
@@ -140,6 +138,8 @@ def _split_file(path: Path, **options: Any) -> filters.Terms:
         kernel = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise FileError(str(path), given=f"a file that cannot be read ({error})", expected="a whole .npy") from error
+    if kernel.ndim > most_axes:
+        raise SpecError(f"--kernel {path}", given=f"{kernel.ndim} axes", expected=f"at most the picture's {most_axes}")
     return filters.split(kernel, tolerance)
 
 

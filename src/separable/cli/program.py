@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import io
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -14,6 +15,7 @@ from separable.errors import SeparableError
 
 INTERRUPTED = 130  # what a shell reports for a program that Ctrl-C ended
 WRONG_USE = 2
+ALLOCATION = "DefaultCPUAllocator"  # what PyTorch's plain RuntimeError names where memory ends
 
 
 class Commands(click.Group):
@@ -42,6 +44,9 @@ for part in (bench, compile, count, trace, explain, train, shrink, filter, demo)
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """The entry point of the program ``separable``; ends the process with its exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal without × and → shows ? instead
     try:
         program.main(arguments, prog_name="separable", standalone_mode=False)
     except click.ClickException as error:
@@ -50,10 +55,12 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except (KeyboardInterrupt, click.Abort):
         click.echo("separable: interrupted; no unfinished file was left behind", err=True)
         sys.exit(INTERRUPTED)
-    except SeparableError as error:
+    except (SeparableError, OSError, MemoryError) as error:
         click.echo(f"separable: {error}", err=True)
         sys.exit(WRONG_USE)
-    except BrokenPipeError:
-        sys.stderr.close()  # whoever read the output has had enough of it
-        sys.exit(0)
+    except RuntimeError as error:
+        if ALLOCATION not in str(error):
+            raise
+        click.echo("separable: not enough memory", err=True)
+        sys.exit(WRONG_USE)
     sys.exit(0)

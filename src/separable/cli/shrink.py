@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import click
-import torch
 from torch import nn
 
 from separable import pipeline, plan, tune
-from separable.cli.arguments import MODEL_HELP, load_data, load_model, model_argument, resolve, show
+from separable.cli.arguments import MODEL_HELP, load_data, load_model, model_argument, resolve, show, threads_option
 from separable.errors import FileError
 from separable.files import checked_writable
 from separable.spec import Budget
@@ -41,17 +40,15 @@ from separable.spec import Budget
     show_default=True,
     help="What runs the models that are timed.",
 )
-@click.option("--threads", type=click.IntRange(min=1), help="Processor threads; all of them when not given.")
+@threads_option
 @click.option("--seed", type=int, default=0, show_default=True)
 def command(reference: str, shape: str | None, as_json: bool, **given: Any) -> None:
     """Make MODEL separable under a budget, recover its output on --data, and time it against the original."""
     for path in (given["out"], given["report"], given["save_plan"], given["checkpoint"]):
         if path is not None:
             checked_writable(path)
-    if given["threads"]:
-        torch.set_num_threads(given["threads"])
     model, example = load_model(reference, shape)
-    data = load_data(given["data"], example, limit=given["limit"]) if given["data"] else None
+    data = load_data(given["data"], example, limit=given["limit"]) if given["data"] is not None else None
     with tune.process_group():
         shrunk = pipeline.shrink(
             model,
@@ -87,7 +84,7 @@ def _budget(given: dict[str, Any]) -> Budget | plan.Plan:
 
 
 def _metrics(reference: str | None) -> dict[str, Callable[[nn.Module], float]]:
-    return {reference.partition(":")[2]: resolve(reference, "--metric")} if reference else {}
+    return {reference.partition(":")[2]: resolve(reference, "--metric")} if reference is not None else {}
 
 
 def _options(given: dict[str, Any]) -> pipeline.ShrinkOptions:

@@ -11,7 +11,8 @@ import torch
 from safetensors.torch import save_model
 
 from separable import tune
-from separable.cli.arguments import MODEL_HELP, load_data, load_model, model_argument, show
+from separable.cli.arguments import MODEL_HELP, load_data, load_model, model_argument, show, threads_option
+from separable.errors import SeparableError
 from separable.files import checked_writable, written_whole
 
 DEFAULTS = tune.TrainOptions(label_smoothing=0.1)
@@ -39,18 +40,18 @@ package.module:callable."""
 @click.option("--checkpoint", type=click.Path(path_type=Path), help="The run is saved here and resumed from here.")
 @click.option("--checkpoint-every", type=click.IntRange(min=1), default=DEFAULTS.checkpoint_every, help="Steps.")
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), help="CUDA where there is one, when not given.")
-@click.option("--threads", type=click.IntRange(min=1), help="Processor threads; all of them when not given.")
-@click.option("--seed", type=int, default=0)
+@threads_option
+@click.option("--seed", type=click.IntRange(-(2**63), 2**64 - 1), default=0)
 def command(reference: str, shape: str | None, as_json: bool, **given: Any) -> None:
     """Train MODEL on labelled --data, and write the weights that it comes to.
 
     Under torchrun the processes share each batch.
     """
+    if given["device"] == "cuda" and not torch.cuda.is_available():
+        raise SeparableError("--device", given="cuda", expected="a GPU that PyTorch can use", remedy="Leave it out.")
     for path in (given["out"], given["checkpoint"]):
         if path is not None:
             checked_writable(path)
-    if given["threads"]:
-        torch.set_num_threads(given["threads"])
     options = tune.TrainOptions(**{name: given[name] for name in TRAINING})
     torch.manual_seed(options.seed)  # the weights that it starts from
     model, example = load_model(reference, shape, given["classes"])

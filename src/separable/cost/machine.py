@@ -60,8 +60,8 @@ class Machine:
 
     def __str__(self) -> str:
         return (
-            f"{self.name}, {self.cores} cores, {self.threads} threads; measured {self.fma_per_s / 1e9:.3g} G "
-            f"multiply-accumulates/s (float32), {self.bytes_per_s / 1e9:.3g} GB/s"
+            f"{self.name}, {self.cores} cores, {self.threads} thread{'s' * (self.threads != 1)}; measured "
+            f"{self.fma_per_s / 1e9:.3g} G multiply-accumulates/s (float32), {self.bytes_per_s / 1e9:.3g} GB/s"
         )
 
 

@@ -96,7 +96,10 @@ def _checked(kernel: ArrayLike | Tensor, tolerance: float) -> NDArray[Any]:
     if isinstance(kernel, Tensor):
         kernel = kernel.detach().cpu()
         kernel = kernel.to(torch.float64) if kernel.dtype == torch.bfloat16 else kernel  # NumPy has no bfloat16
-    array = np.asarray(kernel)
+    try:
+        array = np.asarray(kernel)
+    except ValueError as error:
+        raise SpecError("the kernel", given="rows of several lengths", expected="an array of numbers") from error
     if not array.ndim or not array.size or array.dtype.kind not in "biufc":
         given = f"{array.dtype} of shape {array.shape}"
         raise SpecError("the kernel", given=given, expected="an array of numbers with one axis or more")

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map_only
 
+from separable.errors import ModelError
+
 
 @runtime_checkable
 class Batch(Protocol):
@@ -29,11 +31,24 @@ def run(model: nn.Module, example: Example) -> Any:
     """What the model answers, on its device, to a tensor, a tuple or dict of arguments, or a batch."""
     device = next((tensor.device for tensor in model.parameters()), torch.device("cpu"))
     if isinstance(example, Tensor):
-        return model(example.to(device))
+        return forward(model, example.to(device))
     if isinstance(example, Batch):
         return example.to(device).through(model)
     moved = tree_map_only(Tensor, lambda tensor: tensor.to(device), example)
-    return model(**moved) if isinstance(moved, Mapping) else model(*moved)
+    return forward(model, **moved) if isinstance(moved, Mapping) else forward(model, *moved)
+
+
+def forward(model: nn.Module, /, *args: Any, **kwargs: Any) -> Any:
+    """What the model answers; ``ModelError`` where it changes its input, which others are still to read."""
+    given = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor) and not x.is_inference()]
+    versions = [tensor._version for tensor in given]
+    result = model(*args, **kwargs)
+    if any(tensor._version != version for tensor, version in zip(given, versions, strict=True)):
+        remedy = "Let its forward clone the input first."
+        raise ModelError(
+            type(model).__name__, given="a forward that changes its input", expected="one that does not", remedy=remedy
+        )
+    return result
 
 
 def outputs(result: Any) -> tuple[Tensor, ...]:

@@ -27,8 +27,9 @@ class FactorizedConv(nn.Sequential):
     """The convolutions ``specs`` in a row, standing in for the one convolution ``spec``.
 
     The children are plain ``nn.Conv1d/2d/3d`` without bias, except the last, with a padding layer in front of a
-    convolution whose padding differs before and behind. ``family`` and ``rank`` are those of ``Factors``. The input may
-    have another size than ``spec.size``.
+    convolution whose padding differs before and behind. Channels, kernel size, stride, dilation and groups are those of
+    the one convolution, for models that look at them. ``family`` and ``rank`` are those of ``Factors``. The
+    input may have another size than ``spec.size``.
     """
 
     def __init__(
@@ -54,6 +55,8 @@ class FactorizedConv(nn.Sequential):
             has_bias = bias and index == len(specs) - 1
             layers += _padded_conv(factor, padding_mode, has_bias, device, dtype)
         super().__init__(*layers)
+        self.in_channels, self.out_channels, self.groups = spec.c_in, spec.c_out, spec.groups
+        self.kernel_size, self.stride, self.dilation = spec.kernel, spec.stride, spec.dilation
         self.spec = spec
         self.specs = tuple(specs)
         self.family = family

@@ -21,6 +21,14 @@ def amount(value: float | None, unit: str = "") -> str:
     return _scaled(value, unit)
 
 
+def several(count: int, noun: str) -> str:
+    """
+    >>> several(1, "thread"), several(2, "thread")
+    ('1 thread', '2 threads')
+    """
+    return f"{count} {noun}{'s' * (count != 1)}"
+
+
 def duration(seconds: float | None) -> str:
     """
     >>> duration(0.00412).replace(NARROW, " "), duration(0.0), duration(None)

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from separable.report import charts, tables
 from separable.report.facts import Facts
 from separable.report.markup import Html, element, join, section
-from separable.report.numbers import amount, duration, ratio, share
+from separable.report.numbers import amount, duration, ratio, several, share
 from separable.report.tables import Value, number
 from separable.spec import Budget
 
@@ -45,7 +45,7 @@ def _opening(facts: Facts) -> Html:
         facts.date,
         facts.input,
         f"batch {facts.batch}",
-        f"{facts.threads} thread{'s' * (facts.threads != 1)}",
+        several(facts.threads, "thread"),
         facts.engine,
     ]
     gain = facts.speedups

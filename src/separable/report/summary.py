@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from separable.cost.table import draw_table
 from separable.report.facts import Elsewhere, Facts, Latency, Metric
-from separable.report.numbers import amount, duration, plain, ratio, share
+from separable.report.numbers import amount, duration, plain, ratio, several, share
 
 
 def summary(facts: Facts) -> str:
@@ -19,7 +19,9 @@ def summary(facts: Facts) -> str:
         *(_elsewhere(other) for other in facts.elsewhere),
         *(_metric(metric) for metric in facts.metrics),
     ]
-    title = f"{facts.model} on {facts.input}, {facts.engine}, {facts.threads} threads, budget: {facts.budget}"
+    title = (
+        f"{facts.model} on {facts.input}, {facts.engine}, {several(facts.threads, 'thread')}, budget: {facts.budget}"
+    )
     changed = sum(not layer.is_kept for layer in facts.layers)
     lines = [
         draw_table(["", ">before", ">after", ">"], rows, title=title),

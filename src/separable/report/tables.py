@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from separable.report.charts import describe, dumbbell, kind_label, speedup_axis, speedup_scale
 from separable.report.facts import Elsewhere, Facts, Layer, Metric, Option
 from separable.report.markup import Html, element, join
-from separable.report.numbers import ABSENT, amount, duration, plain, ratio, share
+from separable.report.numbers import ABSENT, amount, duration, plain, ratio, several, share
 
 Value = float | None
 Show = Callable[[Value], str]
@@ -145,7 +145,7 @@ def _latency_note(facts: Facts) -> str:
     if now is None:
         return ""
     samples = f"median of {len(now.samples_s)}, spread {duration(now.spread_s)}"
-    return f"{samples}, batch {facts.batch}, {facts.threads} thread{'s' * (facts.threads != 1)}"
+    return f"{samples}, batch {facts.batch}, {several(facts.threads, 'thread')}"
 
 
 def _columns(facts: Facts) -> list[Column]:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
 from separable.errors import DataError
+from separable.graph.inference import forward
 from separable.spec import TensorSpec
 
 LABELS = ("labels", "label", "targets", "target")
@@ -43,7 +44,9 @@ class Batch:
         """What the model answers, computed where the model's weights are."""
         weight = next(model.parameters(), None)
         inputs = self.inputs if weight is None else self.to(weight.device).inputs
-        return model(*inputs) if self.names is None else model(**dict(zip(self.names, inputs, strict=True)))
+        if self.names is None:
+            return forward(model, *inputs)
+        return forward(model, **dict(zip(self.names, inputs, strict=True)))
 
     def rows(self, index: slice | Tensor) -> Batch:
         """The samples that ``index`` picks."""

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from separable.errors import ModelError
 from separable.progress import Tell
 from separable.tune.batch import Batch
 from separable.tune.batch_norm import batch_norms, re_estimate_
@@ -68,9 +69,10 @@ def distill(
     many steps, and goes on from there when the file exists; on a CPU it then comes to the same weights, bit by bit, as
     a run that was never stopped. Within a ``process_group`` every batch is shared among the processes and all come to
     the same weights; only the first one writes and shows progress. ``FileError`` for a checkpoint of another run,
-    ``ModelError`` when the loss is no longer finite.
+    ``ModelError`` when the loss is no longer finite, and for weights of float16.
     """
     options = options or DistillOptions()
+    check_precision(student)
     rank, processes = place()
     learner = _Distillation(teacher, student, batches, options)
     Run(
@@ -93,6 +95,13 @@ def distill(
     return Distilled(
         model=trained, history=tuple(Loss(**dict(zip(PARTS, row, strict=True))) for row in learner.history)
     )
+
+
+def check_precision(student: nn.Module) -> None:
+    """``ModelError`` for weights of float16: squared gradients vanish in it, and a step divides by their mean."""
+    if any(weight.dtype == torch.float16 for weight in student.parameters() if weight.requires_grad):
+        remedy = "Convert the model with .float() or .bfloat16(), or leave distillation out."
+        raise ModelError("distill", given="weights of float16", expected="a dtype of wider range", remedy=remedy)
 
 
 class _Distillation:
@@ -140,11 +149,19 @@ class _Distillation:
         row = average_(torch.cat([loss.detach().reshape(1), parts])).tolist()
         check_finite("distill", row, self.step)
         self.optimizer.zero_grad()
-        loss.backward()
+        _differentiate(loss)
         nn.utils.clip_grad_norm_(self.student.parameters(), self.options.clip)
         self.optimizer.step()
         self.history.append(row)
         self.step += 1
+
+
+def _differentiate(loss: torch.Tensor) -> None:
+    try:
+        loss.backward()  # type: ignore[no-untyped-call]
+    except RuntimeError as error:  # a forward may overwrite in place what its own gradient needs
+        given, remedy = str(error).splitlines()[0], "Leave distillation out."
+        raise ModelError("distill", given=given, expected="a model that can be trained", remedy=remedy) from error
 
 
 def _augmented(batch: Batch, options: DistillOptions, *parts: object) -> Batch:

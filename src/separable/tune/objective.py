@@ -33,10 +33,8 @@ class Teacher:
         answers = self.answer(first)
         if not answers.outputs or not all(bool(tensor.isfinite().all()) for tensor in answers.outputs):
             raise ModelError("teacher", given="outputs without numbers, or not finite", expected="finite tensors")
-        if options.outputs == "logits" and answers.outputs[0].dim() < 2:
-            given = f"outputs {list(answers.outputs[0].shape)}"
-            raise ModelError("teacher", given=given, expected="logits (n, classes)", remedy="Set outputs='values'.")
         self.output_energy = _energy(answers.outputs)
+        self.output_energies = [_energy([tensor]) for tensor in answers.outputs]
         self.energies = {name: _energy(answer) for name, answer in answers.features.items()}
 
     def answer(self, batch: Batch) -> Answers:
@@ -49,7 +47,7 @@ class Objective(nn.Module):
     """The student and its loss in one forward, which is what DistributedDataParallel has to see.
 
     The loss is T² KL(teacher ‖ student) of the logits divided by the temperature T (Hinton, Vinyals, Dean 2015), or
-    the relative squared error of the outputs; plus, weighted, the mean relative squared error of the outputs of the
+    the relative squared error of values; plus, weighted, the mean relative squared error of the outputs of the
     rewritten layers; plus, weighted, the cross-entropy with the labels.
     """
 
@@ -58,6 +56,7 @@ class Objective(nn.Module):
         self.student = student
         self.layers = {name: layer for name, layer in rewritten_layers(student).items() if name in teacher.layers}
         self.output_energy, self.energies = teacher.output_energy, teacher.energies
+        self.output_energies = teacher.output_energies
         self.options = options
 
     def forward(self, batch: Batch, wanted: Answers) -> tuple[Tensor, Tensor]:
@@ -78,8 +77,15 @@ class Objective(nn.Module):
         if self.options.outputs == "values":
             return _error("the output", found, wanted) / self.output_energy
         _check_alike("the output", found, wanted)
-        pairs = zip(found, wanted, strict=True)
-        return _mean([_divergence(ours, theirs, self.options.temperature) for ours, theirs in pairs])
+        parts = zip(found, wanted, self.output_energies, strict=True)
+        return _mean(
+            [
+                _divergence(ours, theirs, self.options.temperature)
+                if theirs.dim() > 1
+                else F.mse_loss(ours, theirs) / energy
+                for ours, theirs, energy in parts
+            ]
+        )
 
     def _features(self, found: Heard, wanted: Heard) -> Tensor:
         errors = [_error(name, found.get(name, []), wanted[name]) / self.energies[name] for name in wanted]
@@ -106,9 +112,11 @@ def _error(where: str, found: Sequence[Tensor], wanted: Sequence[Tensor]) -> Ten
 
 
 def _energy(tensors: Sequence[Tensor]) -> float:
-    """The mean square around the mean of each channel (axis 1); 1 where there is nothing around it."""
+    """The mean square around the mean of each channel (axis 1); 1 where nothing but rounding is around it."""
     centred = [tensor - tensor.mean([axis for axis in range(tensor.dim()) if axis != 1], True) for tensor in tensors]
-    return float(_mean([tensor.square().mean() for tensor in centred])) or 1.0
+    around, whole = (float(_mean([tensor.square().mean() for tensor in each])) for each in (centred, tensors))
+    rounding = (10 * torch.finfo(tensors[0].dtype).eps) ** 2 * whole
+    return around if around > rounding else 1.0
 
 
 def _mean(scalars: Sequence[Tensor]) -> Tensor:

@@ -20,13 +20,13 @@ class DistillOptions:
     """What distillation minimises, how, and for how long.
 
     ``outputs`` says what the model gives: ``"logits"`` (classes along axis 1), compared at ``temperature``, or
-    ``"values"``, compared by relative squared error. ``feature_weight`` weighs the errors of the rewritten layers'
-    outputs, ``label_weight`` the cross-entropy with the labels. The learning rate rises over ``warm_up`` of the steps
-    (a share) and falls to zero along a cosine. Batch norms use the statistics of the ``"batch"``, which are taken anew
-    at the end, or those that they ``"kept"``: with small steps from a fitted model that ends closer to the teacher,
-    with large ones further away. ``weight_decay`` spares biases, norms and depthwise weights. ``clip`` is the largest
-    norm of the gradient. ``augment`` takes a batch's inputs (a tensor, or a tuple of them for a model of several
-    arguments) and a generator, and gives inputs of the same form.
+    ``"values"``, compared by relative squared error, as is an output without axis 1. ``feature_weight`` weighs the
+    errors of the rewritten layers' outputs, ``label_weight`` the cross-entropy with the labels. The learning rate rises
+    over ``warm_up`` of the steps (a share) and falls to zero along a cosine. Batch norms use the statistics of the
+    ``"batch"``, which are taken anew at the end, or those that they ``"kept"``: with small steps from a fitted model
+    that ends closer to the teacher, with large ones further away. ``weight_decay`` spares biases, norms and depthwise
+    weights. ``clip`` is the largest norm of the gradient. ``augment`` takes a batch's inputs (a tensor, or a tuple of
+    them for a model of several arguments) and a generator, and gives inputs of the same form.
     """
 
     steps: int = 300
