@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from math import prod
 
 import pytest
 import torch
@@ -14,10 +14,11 @@ from small_networks import build
 from torch import Tensor, nn
 
 from separable.engine import compile
-from separable.engine.axes import Arranged, of_map, order_of_channels, permuted, viewed
+from separable.engine.axes import Arranged, of_map, permuted, reorder_of, viewed
 from separable.engine.lowered import Call
 from separable.engine.program import Program
 from separable.engine.reading import Map
+from separable.runtime.network import Reorder
 
 
 @st.composite
@@ -50,15 +51,67 @@ def test_views_and_permutations_are_what_pytorch_makes_of_them(drawn: tuple[Tens
 
 @given(st.sampled_from([1, 3]), st.sampled_from([(2, 3), (3, 2), (1, 6), (6, 1), (4, 4)]), st.integers(1, 3))
 def test_a_shuffle_is_an_order_of_channels(batch: int, parts: tuple[int, int], width: int) -> None:
-    c = math.prod(parts)
+    c = prod(parts)
     x = torch.arange(batch * c * 2 * width).reshape(batch, c, 2, width)
     split = viewed(of_map(Map(name="x", shape=(c, 2, width), rank=4), batch), (batch, *parts, 2, width))
     assert split is not None
     whole = viewed(permuted(split, (0, 2, 1, 3, 4)), (batch, c, 2, width))
     assert whole is not None
-    order = order_of_channels(whole, batch)
-    assert order is not None
-    assert torch.equal(x[:, order], F.channel_shuffle(x.float(), parts[0]).long())
+    reorder = reorder_of(whole, batch)
+    assert reorder is not None
+    assert reorder.step == reorder.parts == (1, 1)
+    assert torch.equal(x[:, reorder.order], F.channel_shuffle(x.float(), parts[0]).long())
+
+
+def moved(x: Tensor, reorder: Reorder) -> Tensor:
+    """Pixels to channels, channels in order, phases interleaved."""
+    (n, c, h, w), (p_h, p_w), (s_h, s_w) = x.shape, reorder.parts, reorder.step
+    parts = x.reshape(n, c, h // p_h, p_h, w // p_w, p_w).permute(0, 1, 3, 5, 2, 4).reshape(n, -1, h // p_h, w // p_w)
+    orders = reorder.order.reshape(s_h * s_w, -1)
+    y = parts.new_empty(n, orders.shape[1], h // p_h * s_h, w // p_w * s_w)
+    for i, order in enumerate(orders):
+        y[:, :, i // s_w :: s_h, i % s_w :: s_w] = parts[:, order]
+    return y
+
+
+def seen_as(x: Tensor, *views: Sequence[int]) -> tuple[Arranged, Tensor]:
+    """A tensor in a shape, its axes permuted, and in a shape again."""
+    first, dims, last = views
+    split = viewed(of_map(Map(name="x", shape=(x.shape[1], x.shape[2], x.shape[3]), rank=4), len(x)), first)
+    assert split is not None
+    whole = viewed(permuted(split, dims), last)
+    assert whole is not None
+    return whole, x.reshape(first).permute(dims).reshape(last)
+
+
+@given(st.tuples(*[st.integers(1, 3)] * 6), st.permutations([1, 2, 3]), st.booleans())
+def test_a_new_order_makes_the_tensor_from_the_map(sizes: tuple[int, ...], roles: list[int], is_back: bool) -> None:
+    """Three parts of the channels in any order become channels, rows and columns, and back."""
+    n, h, w, *parts = sizes
+    c, down, right = (parts[role - 1] for role in roles)
+    views = (n, *parts, h, w), (0, roles[0], 4, roles[1], 5, roles[2]), (n, c, h * down, w * right)
+    if is_back:
+        back = [views[1].index(axis) for axis in range(6)]
+        views = (n, c, h, down, w, right), back, (n, c * down * right, h, w)
+    x = torch.arange(n * h * w * prod(parts)).reshape(n, -1, *((h * down, w * right) if is_back else (h, w)))
+    seen, y = seen_as(x, *views)
+    reorder = reorder_of(seen, n)
+    if reorder is None:  # a vector seen as a signal, or with its channels last
+        assert (h, w) == (1, 1)
+        assert 1 in (down, right)
+    else:
+        assert torch.equal(moved(x, reorder), y)
+
+
+def test_a_tensor_with_its_channels_last_stays_as_it_is_seen() -> None:
+    for size in ((1, 1), (1, 5), (4, 5)):
+        channels_last = permuted(of_map(Map(name="x", shape=(6, *size), rank=4), 2), (0, 2, 3, 1))
+        assert reorder_of(channels_last, 2) is None
+    tokens = permuted(of_map(Map(name="x", shape=(6, 1, 5), rank=3), 2), (0, 2, 1))
+    heads = viewed(of_map(Map(name="x", shape=(6, 1, 5), rank=3), 2), (2, 3, 2, 5))
+    for seen in (tokens, heads):
+        assert seen is not None
+        assert reorder_of(seen, 2) is None
 
 
 def test_an_axis_cut_unevenly_is_not_seen() -> None:

@@ -27,6 +27,12 @@ CALLS: tuple[tuple[Any, Sequence[tuple[int, ...]], tuple[Any, ...]], ...] = (
     (aten.max_pool3d_with_indices.default, ((2, 6, 9, 8, 7),), ([3, 3, 3], [2, 2, 2], [1, 1, 1])),
     (aten.addmm.default, ((5,), (2, 3), (3, 5)), ()),
     (aten.addmm.default, ((1, 5), (2, 3), (3, 5)), ()),
+    (
+        aten.convolution.default,
+        ((2, 6, 5, 7), (6, 4, 3, 2)),
+        (None, [2, 3], [1, 0], [1, 2], True, [1, 0], 2),
+    ),
+    (aten.convolution.default, ((2, 6, 7), (6, 4, 5)), (None, [3], [1], [1], True, [2], 1)),
     (aten.relu.default, ((2, 6, 5, 7),), ()),
 )
 

@@ -139,6 +139,28 @@ def test_channels_are_gathered_in_any_order(channels: tuple[int, int], border: B
     np.testing.assert_array_equal(got, x[order])
 
 
+@pytest.mark.parametrize("channels", [(24, 24), (11, 21), (40, 3)], ids=str)
+@pytest.mark.parametrize("step", [(1, 1), (2, 3), (1, 2)], ids=str)
+@pytest.mark.parametrize("parts", [(1, 1), (2, 1), (3, 2)], ids=str)
+@pytest.mark.parametrize("is_planar", [False, True], ids=["panels", "planes"])
+def test_channels_are_gathered_from_pixels_into_pixels(
+    channels: tuple[int, int], step: tuple[int, int], parts: tuple[int, int], is_planar: bool, isa: Isa
+) -> None:
+    (c_in, c_out), size = channels, (3, 4)
+    source = panels(c_in, (3 * parts[0], 4 * parts[1]), isa.lanes, BORDER)
+    larger = (size[0] * step[0], size[1] * step[1])
+    target = planar(c_out, larger, BORDER) if is_planar else panels(c_out, larger, isa.lanes, BORDER)
+    kernel = Gather(source=source, target=target, parts=parts, step=step, activation=Activation(kind="relu"))
+    x = numbers(c_in, source.height, source.width)
+    unshuffled = x.reshape(c_in, 3, parts[0], 4, parts[1]).transpose(0, 2, 4, 1, 3).reshape(-1, 3, 4)
+    order = np.random.default_rng(c_in).integers(0, len(unshuffled), (*step, c_out))
+    expected = np.zeros((c_out, *larger))
+    for down, right in np.ndindex(step):
+        expected[:, down :: step[0], right :: step[1]] = unshuffled[order[down, right]]
+    got = run(kernel, isa, {0: (source, x, NOWHERE)}, {5: kernel.offsets(order.ravel())}, threads=3)
+    np.testing.assert_array_equal(got, np.maximum(expected, 0))
+
+
 @pytest.mark.parametrize("channels", [8, 13, 64, 3])
 @pytest.mark.parametrize("size", [(1, 1), (3, 5), (2, 8)], ids=str)
 def test_each_pixel_is_normalised_over_its_channels(channels: int, size: tuple[int, int], isa: Isa) -> None:

@@ -1,7 +1,8 @@
 """A map seen with other axes. In: views and permutations of a tensor. Out: what its axes are made of, or a new order.
 
-Channel shuffles split the axis of channels, exchange the parts and join them again; layers that work on channels last
-turn a map over and back. Neither moves data here: a tensor is remembered as its map and the axes that it is made of.
+Channel shuffles split the axis of channels, exchange the parts and join them again; pixel shuffles join some to rows
+and columns; layers that work on channels last turn a map over and back. None moves data here: a tensor is remembered
+as its map and the axes that it is made of.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from separable.engine.reading import Map
+from separable.runtime.network import Reorder
 
 KINDS = {2: "nc", 3: "ncw", 4: "nchw"}
 
@@ -116,19 +118,55 @@ def permuted(x: Arranged, dims: Sequence[int]) -> Arranged:
     return Arranged(map=x.map, groups=tuple(x.groups[d] for d in dims))
 
 
-def order_of_channels(x: Arranged, batch: int) -> NDArray[np.int64] | None:
-    """The map's channels in the order of the tensor's, where nothing else is changed; None where more is."""
-    rank = len(x.groups)
-    if rank not in KINDS or (rank < 4 and x.map.shape[1] > 1) or (rank < 3 and x.map.shape[2] > 1):
+def shuffled(x: Arranged, shape: Sequence[int]) -> Arranged | None:
+    """A map after a pixel shuffle to this shape."""
+    (n, c, h, w), (_, rows, columns) = shape, x.map.shape
+    parts = viewed(x, (n, c, h // rows, w // columns, rows, columns))
+    return parts and viewed(permuted(parts, (0, 1, 4, 2, 5, 3)), shape)
+
+
+def unshuffled(x: Arranged, shape: Sequence[int]) -> Arranged | None:
+    """A map after a pixel unshuffle to this shape."""
+    (n, _, rows, columns), (c, h, w) = shape, x.map.shape
+    parts = viewed(x, (n, c, rows, h // rows, columns, w // columns))
+    return parts and viewed(permuted(parts, (0, 1, 3, 5, 2, 4)), shape)
+
+
+def reorder_of(x: Arranged, batch: int) -> Reorder | None:
+    """What makes a map of the tensor's shape: channels move, or to pixels, or pixels to channels; else None.
+
+    A tensor with its channels last, and one that has more axes than the map, are left as they are seen.
+    """
+    if len(x.groups) not in KINDS:
         return None
-    plain = of_map(Map(name=x.map.name, shape=x.map.shape, rank=rank), batch).groups
-    channels = x.groups[1]
-    if (x.groups[0], *x.groups[2:]) != (plain[0], *plain[2:]) or any(a.kind != "c" for a in channels):
+    images, channels, *given = x.groups
+    space: list[Group] = [()] * (2 - len(given)) + given  # a signal has one row
+    if images != ((Axis("n", batch),) if batch > 1 else ()) or any(a.kind == "n" for a in channels):
         return None
-    order = np.zeros(1, np.int64)
-    for axis in channels:
-        order = (order[:, None] + axis.stride * np.arange(axis.size)).ravel()
-    return order
+    begins, parts = [], []
+    for kind, group, size in zip("hw", space, x.map.shape[1:], strict=True):
+        own = group[:1] if group and group[0].kind == kind else ()
+        stride = own[0].stride if own else size
+        if own not in ((), (Axis(kind, size // stride, stride),)) or any(a.kind != "c" for a in group[len(own) :]):
+            return None
+        begins.append(_positions(group[len(own) :], "c"))
+        parts.append(stride)
+    step = [len(begin) for begin in begins]
+    is_shuffle = len(x.groups) == x.map.rank if x.map.shape[1:] != (1, 1) else min(step) > 1
+    if step + parts != [1] * 4 and not (is_shuffle and min(max(step), max(parts)) == 1):
+        return None
+    c, down, right = (_positions(channels, kind) for kind in "chw")
+    firsts = (begins[0][:, None] + begins[1]).reshape(-1, 1)
+    order = ((firsts + c) * parts[0] + down) * parts[1] + right
+    return Reorder(order=order.ravel(), parts=(parts[0], parts[1]), step=(step[0], step[1]))
+
+
+def _positions(axes: Iterable[Axis], kind: str) -> NDArray[np.int64]:
+    """Where along one of the map's axes each step along all of these is."""
+    found = np.zeros(1, np.int64)
+    for axis in axes:
+        found = (found[:, None] + (axis.stride if axis.kind == kind else 0) * np.arange(axis.size)).ravel()
+    return found
 
 
 def _joined(axes: Iterable[Axis]) -> Group:

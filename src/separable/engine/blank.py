@@ -49,12 +49,20 @@ def shape_of_call(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> 
 
 
 def _convolution(x: Tensor, weight: Tensor, bias: Tensor | None, *how: Any) -> Tensor:
-    stride, padding, dilation, is_transposed, _, groups = how
-    if is_transposed or x.ndim != weight.ndim or x.dtype != weight.dtype:
+    *numbers, is_transposed, more, groups = how
+    dims = weight.ndim - 2
+    stride, padding, dilation, more = (list(e) * dims if len(e) == 1 else list(e) for e in (*numbers, more))
+    sizes = [
+        (n - 1) * s - 2 * p + d * (k - 1) + m + 1 if m < max(s, d) else 0
+        for n, k, s, p, d, m in zip(x.shape[2:], weight.shape[2:], stride, padding, dilation, more, strict=False)
+    ]
+    is_odd = is_transposed and (x.shape[1] != weight.shape[0] or min(sizes) < 1)
+    if x.ndim != weight.ndim or x.dtype != weight.dtype or is_odd:
         call = torch.ops.aten.convolution.default
         return call(x, weight, bias, *how)  # type: ignore[no-any-return]
-    dims = weight.ndim - 2
-    stride, padding, dilation = (list(e) * dims if len(e) == 1 else list(e) for e in (stride, padding, dilation))
+    if is_transposed:
+        shape = (x.shape[0], weight.shape[1] * groups, *sizes)
+        return torch.empty(shape, device="meta", dtype=x.dtype, **_format(x, weight))
     c_in = weight.shape[1] * groups
     if c_in != x.shape[1]:
         raise ValueError(f"a convolution of {c_in} channels was given {x.shape[1]}")

@@ -53,7 +53,7 @@ class Forward:
                 lines.append(
                     f"  native   {len(step.nodes)} operators, {step.macs:,} MACs an image, {threads}, {native.isa}"
                 )
-                lines += [f"             {node}" for node in step.nodes]
+                lines += [f"             {line}" for line in str(step).splitlines()]
         return "\n".join(lines)
 
 

@@ -5,7 +5,11 @@ Each pass is a function from network to network; ``PASSES`` is their order.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
+from math import prod
+
+import numpy as np
 
 from separable.kernels.epilogue import NONE
 from separable.runtime.network import (
@@ -14,6 +18,7 @@ from separable.runtime.network import (
     Combine,
     Convolve,
     Edit,
+    Interleave,
     Network,
     Node,
     NormaliseGroups,
@@ -21,11 +26,12 @@ from separable.runtime.network import (
     Part,
     Pooling,
     Reorder,
+    Shape,
     Slope,
 )
 from separable.spec import ConvSpec
 
-FINISHING = Convolve | Combine | Pooling | Activate | Slope | NormaliseGroups  # with an activation
+FINISHING = Convolve | Combine | Pooling | Activate | Slope | NormaliseGroups | Reorder  # with an activation
 
 
 def fuse(network: Network) -> Network:
@@ -33,6 +39,42 @@ def fuse(network: Network) -> Network:
     for each in PASSES:
         network = each(network)
     return network
+
+
+def work_before_interleaving(network: Network) -> Network:
+    """What is done to every pixel of a map of phases is done to these; a scale and shift is done before a shuffle."""
+    edit, nodes, shapes = Edit(network), dict[str, Node](), network.shapes
+    for node in network.nodes:
+        whole = edit.sole(node.inputs[0])
+        before = _before(node, whole, shapes) if whole else []
+        if whole is None or not before:
+            nodes[node.name] = node
+            continue
+        nodes |= {each.name: each for each in before}
+        shapes |= {each.name: each.shape for each in before}
+        edit.merge(node, whole, inputs=tuple(each.name for each in before))
+        del nodes[whole.name]
+        nodes[whole.name] = edit.nodes[whole.name]
+    edit.nodes = nodes
+    return edit.finish()
+
+
+def _before(node: Node, whole: Node, shapes: Mapping[str, Shape]) -> list[Node]:
+    """``node`` on each map that ``whole`` reads; nothing where it cannot come before it."""
+    work, moved = node.operator, whole.operator
+    given = [shapes[name] for name in whole.inputs]
+    if isinstance(moved, Reorder) and isinstance(work, Affine) and moved.parts == (1, 1):
+        place = np.argsort(moved.order)
+        if not np.array_equal(moved.order[place], np.arange(given[0][0])):
+            return []
+        scale, shift = (np.tile(each, prod(moved.step))[place] for each in (work.scale, work.shift))
+        work = Affine(scale=scale, shift=shift)
+    elif not isinstance(moved, Interleave) or not isinstance(work, Activate | Affine):
+        return []
+    return [
+        replace(node, name=f"{node.name}.{i}", inputs=(name,), operator=work, shape=shape)
+        for i, (name, shape) in enumerate(zip(whole.inputs, given, strict=True))
+    ]
 
 
 def fold_pads(network: Network) -> Network:
@@ -132,6 +174,7 @@ def take_parts_in_order(network: Network) -> Network:
         node.name: node
         for node in network.nodes
         if isinstance(node.operator, Reorder)
+        and node.operator.step == (1, 1)
         and node.name not in network.outputs.values()
         and all(isinstance(reader.operator, Part) for reader in readers[node.name])
     }
@@ -141,9 +184,16 @@ def take_parts_in_order(network: Network) -> Network:
         if shuffle is not None and isinstance(shuffle.operator, Reorder) and isinstance(node.operator, Part):
             first = node.operator.first
             order = shuffle.operator.order[first : first + node.shape[0]]
-            node = replace(node, inputs=shuffle.inputs, operator=Reorder(order=order))
+            node = replace(node, inputs=shuffle.inputs, operator=replace(shuffle.operator, order=order))
         nodes.append(node)
     return replace(network, nodes=tuple(node for node in nodes if node.name not in shuffles))
 
 
-PASSES = (take_parts_in_order, fold_pads, fold_affines, add_residuals, finish_with_activations)
+PASSES = (
+    take_parts_in_order,
+    work_before_interleaving,
+    fold_pads,
+    fold_affines,
+    add_residuals,
+    finish_with_activations,
+)

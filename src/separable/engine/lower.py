@@ -11,15 +11,15 @@ from dataclasses import dataclass, field, replace
 from math import prod
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, fx
 from torch.utils import _pytree as pytree
 
-from separable.engine.axes import Arranged, of_map, order_of_channels, permuted, viewed
+from separable.engine.axes import Arranged, of_map, permuted, reorder_of, shuffled, unshuffled, viewed
 from separable.engine.fuse import fuse
 from separable.engine.lowered import Call, ItemOf, Lowered, Name, OnCopy, Restored, names
 from separable.engine.operators import ACTIVATIONS, FIRST_OF_SEVERAL, read
+from separable.engine.phases import read_transposed
 from separable.engine.reading import (
     Foreign,
     Map,
@@ -31,12 +31,13 @@ from separable.engine.reading import (
 from separable.engine.record import Recording
 from separable.engine.volumes import fold_chains, read_volume
 from separable.runtime.environment import slice_name, volume_of
-from separable.runtime.network import Convolve, Network, Node, Reorder, Shape
+from separable.runtime.network import Convolve, Network, Node, Shape
 
 FREE = frozenset({"alias", "clone", "detach", "lift_fresh_copy", "_to_copy"})
 RESHAPES = frozenset({"view", "reshape", "_unsafe_view", "squeeze", "unsqueeze"})
 VIEWS = RESHAPES | {"transpose", "permute", "t"}
 ON_EACH = frozenset({"add", "sub", "mul", "div", "native_layer_norm", "addmm", "mm"})  # pixel, with channels last
+SHUFFLES = {"pixel_shuffle": shuffled, "pixel_unshuffle": unshuffled}
 SETTLED = "what reads it natively needs its axes in this order"
 
 
@@ -191,6 +192,8 @@ class _Lowering:
         request = Request(arguments=arguments, shape=self.shapes[node.name], lanes=self.lanes)
         if any(isinstance(value, Volume) for value in pytree.tree_leaves(arguments)):
             return read_volume(name, request, node.name)
+        if name == "convolution" and arguments["transposed"]:
+            return read_transposed(request, node.name)
         reading = read(name, request)
         if isinstance(result, Map) and result.shape != reading.shape:
             self._without_channels(node.name, reading.shape)
@@ -263,33 +266,36 @@ class _Lowering:
         return True
 
     def _sees_axes(self, node: fx.Node, name: str, source: Any) -> bool:
-        """Whether a map is seen with other axes; where only its channels stand in another order, they are reordered."""
+        """Whether a map is seen with other axes; where its channels or pixels only stand elsewhere, they move."""
         value = node.meta["val"]
         if not self.batch:
             return False  # axes without elements cannot be told from each other
         if isinstance(source, Map) and not source.is_flattened:
             source = of_map(source, self.batch)
-        if not isinstance(source, Arranged) or name not in VIEWS | FREE or node.meta["is_shared"]:
+        if not isinstance(source, Arranged) or name not in VIEWS | FREE | SHUFFLES.keys() or node.meta["is_shared"]:
             return False
         if value.dtype != torch.float32:
             return False
         seen: Arranged | None
         if name in ("transpose", "permute", "t"):
             seen = permuted(source, _dims(node, value.ndim))
+        elif name in SHUFFLES:
+            seen = SHUFFLES[name](source, value.shape)
         else:
             seen = viewed(source, value.shape)
         if seen is None:
             return False
-        order = order_of_channels(seen, self.batch)
+        reorder = reorder_of(seen, self.batch)
         x = source.map
-        if order is None:
+        if reorder is None:
             self.maps[node.name] = seen
-        elif (order == np.arange(len(order))).all():
+        elif reorder.is_none:
             self.maps[node.name] = replace(x, rank=value.ndim)
         else:
-            self.maps[node.name] = Map(name=node.name, shape=x.shape, rank=value.ndim)
-            reorder = Node(name=node.name, inputs=(x.name,), operator=Reorder(order=order), shape=x.shape)
-            self._append([reorder], self._as_call(node), {x.name})
+            shape = map_shape(value.shape)
+            self.maps[node.name] = Map(name=node.name, shape=shape, rank=value.ndim)
+            moved = Node(name=node.name, inputs=(x.name,), operator=reorder, shape=shape)
+            self._append([moved], self._as_call(node), {x.name})
             return True
         self.stage_of[node.name] = self.stage_of.get(volume_of(x.name), 0)
         return True

@@ -64,11 +64,9 @@ def read(name: str, request: Request) -> Reading:
 def _convolution(request: Request) -> Reading:
     a, x = request.arguments, request.map("input")
     weight = request.array("weight")
-    if weight is None or a.get("transposed"):
-        raise UnsupportedError("transposed convolutions have no native operator")
-    dims = weight.ndim - 2
-    if dims > 2:
+    if weight is None or weight.ndim > 4:
         raise UnsupportedError("convolutions over volumes have no native operator")
+    dims = weight.ndim - 2
     padding = a["padding"]
     spec = ConvSpec(
         weight.shape[1] * a["groups"],

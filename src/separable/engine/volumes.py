@@ -101,8 +101,8 @@ def _volume(request: Request, name: str) -> Volume:
 
 def _convolution(request: Request, result: str) -> list[Node]:
     a, x, weight = request.arguments, _volume(request, "input"), request.array("weight")
-    if weight is None or a.get("transposed"):
-        raise UnsupportedError("transposed convolutions have no native operator")
+    if weight is None or a["transposed"]:
+        raise UnsupportedError("transposed convolutions over volumes have no native operator")
     (stride, *strides), (pad, *pads), (dilation, *dilations) = (
         _three(a[name]) for name in ("stride", "padding", "dilation")
     )

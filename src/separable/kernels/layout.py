@@ -6,7 +6,7 @@ A map is stored in panels of ``lanes`` channels: [c/lanes][h][w][lanes]. The sam
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from separable.kernels.ir import Function, Index
 
@@ -54,6 +54,12 @@ class Layout:
     def is_flat(self) -> bool:
         """Whether all pixels of a panel lie at one stride."""
         return (self.row == self.pixel * self.width or self.height == 1) and not self.ring
+
+    def phase(self, step: tuple[int, int], first: tuple[int, int] = (0, 0)) -> Layout:
+        """Every ``step``-th row and column, from the pixel ``first`` on, which lies at ``offset(*first)``."""
+        height, width = (-(-(n - f) // s) for n, f, s in zip((self.height, self.width), first, step, strict=True))
+        row, pixel = step[0] * self.row, step[1] * self.pixel
+        return replace(self, height=height, width=width, row=row, pixel=pixel, border=NO_BORDER)
 
     def offset(self, y: int = 0, x: int = 0, panel: int = 0) -> int:
         """Bytes from the start of the buffer to a pixel; y and x may reach into the border."""

@@ -1,25 +1,40 @@
 """Makes maps fit kernels. In: a network, the lanes of a panel. Out: the same function in maps that kernels take.
 
 A map has one border: one that is padded with zeros for some and with the least number for others gets a copy.
-Groups that are no whole panels are put together, with zeros between them. A depthwise convolution with a multiplier
-writes one plane of panels for each filter; who reads it gets its weights in that order.
+Channels that are taken apart behind a convolution are computed apart, unless that fills panels with zeros. Groups that
+are no whole panels are put together, with zeros between them. A depthwise convolution with a multiplier writes a plane
+of panels for each filter; who reads it gets its weights in that order.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+from math import prod
 
 import numpy as np
 
-from separable.runtime.network import Activate, Convolve, Floats, Network, Node, Pooling
+from separable.kernels.epilogue import NONE
+from separable.runtime.network import (
+    MAX_PHASES,
+    Activate,
+    Convolve,
+    Floats,
+    Network,
+    Node,
+    Pooling,
+    Reorder,
+    interleaved,
+)
 from separable.spec import ConvSpec
 
 LEAST = float("-inf")
+GATHERED, AWAITED = 4, 4000  # vector multiply-adds in the time of a gathered float, of a step that threads wait for
 
 
 def arrange(network: Network, lanes: int) -> Network:
     """All changes; the second leaves no group that is not whole panels."""
-    network = _with_one_border(network)
+    network = _with_one_border(_in_parts(network, lanes))
     network = replace(network, nodes=tuple(_with_whole_groups(node, lanes) for node in network.nodes))
     return _in_planes(network, lanes)
 
@@ -51,6 +66,59 @@ def border(reader: Node, name: str, writer: Node | None) -> float | None:
         return None
     is_max = isinstance(operator, Pooling) and operator.kind == "max"
     return LEAST if is_max and not (writer and writer.is_non_negative) else 0.0
+
+
+def _in_parts(network: Network, lanes: int) -> Network:
+    readers, outputs = network.readers(), network.outputs.values()
+    nodes: list[Node] = []
+    parted: dict[str, Node] = {}
+    for node in network.nodes:
+        whole = parted.get(node.inputs[0])
+        if node.name not in outputs and _is_parted(node, readers[node.name], lanes):
+            parted[node.name] = node
+        else:
+            nodes += [node] if whole is None else _parts(whole, node)
+    return replace(network, nodes=tuple(nodes))
+
+
+def _is_parted(node: Node, readers: Sequence[Node], lanes: int) -> bool:
+    """Whether a convolution is read in other orders of its channels alone, and can compute them so."""
+    operator = node.operator
+    if not isinstance(operator, Convolve) or operator.spec.groups > 1 or len(node.inputs) > 1:
+        return False
+    parts: list[int] = []
+    for reader in readers:
+        reorder = reader.operator
+        if (
+            not isinstance(reorder, Reorder)
+            or reorder.parts != (1, 1)
+            or NONE not in (reader.activation, node.activation)
+        ):
+            return False
+        parts += [reader.shape[0]] * prod(reorder.step)
+    more = sum(-(-part // lanes) for part in parts) - -(-operator.spec.c_out // lanes)  # panels
+    spent = more * operator.spec.weights // operator.spec.c_out * prod(node.shape[1:]) + AWAITED * (len(parts) - 1)
+    return 0 < len(parts) <= MAX_PHASES and spent <= GATHERED * sum(parts) * prod(node.shape[1:])
+
+
+def _parts(whole: Node, taken: Node) -> list[Node]:
+    """The channels of a convolution that a reordering takes, in its place."""
+    operator, reorder = whole.operator, taken.operator
+    if not isinstance(operator, Convolve) or not isinstance(reorder, Reorder):
+        raise TypeError(f"{taken} takes no part of {whole}")
+    spec = ConvSpec(**{**operator.spec.to_json(), "c_out": taken.shape[0]})
+    activation = taken.activation if whole.activation == NONE else whole.activation
+    phases = [
+        replace(
+            whole,
+            name=f"{taken.name}.{i}",
+            operator=Convolve(spec=spec, weight=operator.weights[order], bias=operator.bias[order]),
+            shape=(spec.c_out, *whole.shape[1:]),
+            activation=activation,
+        )
+        for i, order in enumerate(reorder.order.reshape(-1, spec.c_out))
+    ]
+    return interleaved(phases, reorder.step, taken.name)
 
 
 def _with_whole_groups(node: Node, lanes: int) -> Node:

@@ -6,8 +6,9 @@ of one pixel, a signal a map of one row.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import groupby
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -18,6 +19,7 @@ from separable.spec import ConvSpec
 
 Floats = NDArray[np.float32]
 Shape = tuple[int, int, int]
+MAX_PHASES = 64  # that are worth a step each
 NON_NEGATIVE = frozenset({"relu", "sigmoid", "hard_sigmoid", "softplus", "absolute", "exp"})
 
 
@@ -121,9 +123,28 @@ class Take:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Reorder:
-    """Channel i is the input's channel ``order[i]``."""
+    """Channel i is the input's channel ``order[i]``.
+
+    ``parts``: so many pixels (rows, columns) become one, whose channels are counted as by a pixel unshuffle. ``step``:
+    so many are made of one; ``order`` has all channels of the first of them, then those of the next.
+    """
 
     order: NDArray[np.int64]
+    parts: tuple[int, int] = (1, 1)
+    step: tuple[int, int] = (1, 1)
+
+    @property
+    def is_none(self) -> bool:
+        """Whether everything stays where it is."""
+        is_still = self.parts == self.step == (1, 1)
+        return is_still and bool((self.order == np.arange(len(self.order))).all())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Interleave:
+    """Every ``step``-th row and column is one of the inputs, which nobody else reads; the first row of them first."""
+
+    step: tuple[int, int]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,6 +191,7 @@ Operator = (
     | Pad
     | Take
     | Reorder
+    | Interleave
     | Softmax
     | Reduce
     | Normalise
@@ -198,14 +220,25 @@ class Node:
         return self.activation.kind in NON_NEGATIVE or (self.activation.kind == "clamp" and self.activation.low >= 0)
 
     def __str__(self) -> str:
+        return f"{self.name}: {self.what}"
+
+    @property
+    def what(self) -> str:
+        """What it does, in words."""
         what = type(self.operator).__name__.lower()
         if isinstance(self.operator, Convolve | Pooling):
             what = f"{what} {self.operator.spec}"
+        if isinstance(self.operator, Interleave):
+            what = f"{what} {_by(self.operator.step)}"
+        if isinstance(self.operator, Reorder) and self.operator.parts != (1, 1):
+            what = f"pixel unshuffle {_by(self.operator.parts)}"
+        if isinstance(self.operator, Reorder) and self.operator.step != (1, 1):
+            what = f"pixel shuffle {_by(self.operator.step)}"
         if isinstance(self.operator, Combine):
             what = self.operator.operation
         extra = " + " + self.inputs[1] if isinstance(self.operator, Convolve) and len(self.inputs) > 1 else ""
         then = "" if self.activation.kind == "none" else f" → {self.activation}"
-        return f"{self.name}: {what}{extra}{then}"
+        return f"{what}{extra}{then}"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -235,7 +268,28 @@ class Network:
         return found
 
     def __str__(self) -> str:
-        return "\n".join(map(str, self.nodes))
+        """A line a node; one for phases that are alike."""
+        lines = []
+        for (_, what), alike in groupby(
+            self.nodes, lambda node: (node.name.rpartition(".")[0] or node.name, node.what)
+        ):
+            first, *rest = (node.name for node in alike)
+            lines.append(f"{first} to {rest[-1]}: {what}" if rest else f"{first}: {what}")
+        return "\n".join(lines)
+
+
+def interleaved(phases: Sequence[Node], step: tuple[int, int], result: str) -> list[Node]:
+    """The phases, the first row of them first, and what they make; a single one is the result."""
+    if len(phases) == 1:
+        return [replace(phases[0], name=result)]
+    h, w = sum(p.shape[1] for p in phases[:: step[1]]), sum(p.shape[2] for p in phases[: step[1]])
+    inputs = tuple(phase.name for phase in phases)
+    whole = Node(name=result, inputs=inputs, operator=Interleave(step=step), shape=(phases[0].shape[0], h, w))
+    return [*phases, whole]
+
+
+def _by(pair: tuple[int, int]) -> str:
+    return f"{pair[0]}×{pair[1]}"
 
 
 @dataclass

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +34,7 @@ from separable.runtime.network import (
     Activate,
     Combine,
     Convolve,
+    Interleave,
     Join,
     Mean,
     Network,
@@ -118,6 +120,7 @@ class _Scheduler:
     layouts: dict[str, Layout] = field(default_factory=dict)
     fills: dict[str, float] = field(default_factory=dict)
     lasting: set[str] = field(default_factory=set)  # maps whose margin is written once, like a border
+    within: dict[str, Place] = field(default_factory=dict)  # maps that are a part of another one
     steps: list[Step] = field(default_factory=list)
     packed: dict[tuple[int, Kernel], tuple[Packed, Floats]] = field(
         default_factory=dict
@@ -141,15 +144,9 @@ class _Scheduler:
         return Schedule(steps=tuple(self.steps), slots=slots, bytes=size)
 
     def _enter(self, name: str, shape: Shape) -> None:
-        """Brings an input into panels; few channels that only a dense convolution reads stay planes."""
-        is_stem = shape[0] < self.isa.lanes and all(
-            isinstance(reader.operator, Convolve) and not reader.operator.is_depthwise and reader.inputs[1:] == ()
-            for reader in self.readers[name]
-        )
+        """Brings an input into panels or planes."""
         outside = (channels_last if name in self.last else planar)(shape[0], shape[1:])
         self._lay_out(name, shape, None)
-        if is_stem:
-            self.layouts[name] = planar(shape[0], shape[1:], self.layouts[name].border)
         image = shape[0] * shape[1] * shape[2]
         self._add(
             f"{name} in",
@@ -164,14 +161,31 @@ class _Scheduler:
         self._add(f"{name} out", move, {0: Place(map=source), 3: Place(map=name, is_outside=True)})
 
     def _lay_out(self, name: str, shape: Shape, node: Node | None) -> None:
-        """Decides the border of a map from those who read it."""
+        """Decides the border of a map from those who read it; what is interleaved is written where it will be."""
+        whole = self.readers[name][0] if len(self.readers[name]) == 1 else None
+        if whole is not None and isinstance(whole.operator, Interleave):
+            self._lay_out(whole.name, whole.shape, whole)
+            step, layout = whole.operator.step, self.layouts[whole.name]
+            first = divmod(whole.inputs.index(name), step[1])
+            self.layouts[name] = layout.phase(step, first)
+            self.within[name] = self._at(Place(map=whole.name, offset=layout.offset(*first)))
+            return
         widest, self.fills[name] = NO_BORDER, 0.0
         for reader in self.readers[name]:
             fill = border(reader, name, node)
             if fill is not None:
                 widest = _widest(widest, reader.operator.spec.padding)  # type: ignore[union-attr,arg-type]
                 self.fills[name] = fill
-        self.layouts[name] = panels(shape[0], shape[1:], self.isa.lanes, widest)
+        is_planar = shape[0] < self.isa.lanes and self._may_be_planar(name, node)
+        lay_out = planar if is_planar else partial(panels, lanes=self.isa.lanes)
+        self.layouts[name] = lay_out(shape[0], shape[1:], border=widest)
+
+    def _may_be_planar(self, name: str, node: Node | None) -> bool:
+        """Whether what writes a map can write planes, and only dense convolutions or the caller read it."""
+        return (node is None or isinstance(node.operator, Reorder)) and all(
+            isinstance(reader.operator, Convolve) and not reader.operator.is_depthwise and reader.inputs[1:] == ()
+            for reader in self.readers[name]
+        )
 
     def _node(self, node: Node) -> None:
         source, target = self.layouts[node.inputs[0]], self.layouts[node.name]
@@ -219,8 +233,10 @@ class _Scheduler:
             case Take() as take:
                 self._take(node, take, both)
             case Reorder() as reorder:
-                gather = Gather(source=source, target=target)
+                gather = Gather(source=source, target=target, parts=reorder.parts, step=reorder.step, activation=act)
                 self._add(node.name, gather, both, {convolution.SOURCE_TABLE: gather.offsets(reorder.order)})
+            case Interleave():
+                pass  # its inputs were written into it
             case Softmax():
                 self._add(node.name, across.Softmax(source=source, target=target), both)
             case Reduce(kind=kind):
@@ -357,7 +373,12 @@ class _Scheduler:
         constants: Mapping[int, Constant] | None = None,
         macs: int = 0,
     ) -> None:
-        self.steps.append(Step(name=name, kernel=kernel, maps=maps, constants=constants or {}, macs=macs))
+        places = {position: self._at(where) for position, where in maps.items()}
+        self.steps.append(Step(name=name, kernel=kernel, maps=places, constants=constants or {}, macs=macs))
+
+    def _at(self, where: Place) -> Place:
+        whole = self.within.get(where.map)
+        return where if whole is None or where.is_outside else replace(whole, offset=whole.offset + where.offset)
 
 
 def place(
