@@ -50,6 +50,7 @@ NATIVE: dict[str, Call] = {
     "slopes": nn.PReLU(13),
     "quotient": lambda x: x / (1 + x * x),
     "least and greatest": lambda x: torch.minimum(torch.maximum(x, x.flip(3)), 0.5 * x + 0.2),
+    "gated": lambda x: F.glu(torch.cat([x, x.flip(2)], 1), 1),
     "softmax": lambda x: x.softmax(1),
     "weighed": lambda x: x * x.mean((2, 3), keepdim=True).softmax(1),
     "gate for each pixel": lambda x: x * torch.sigmoid(x.mean(1, keepdim=True)) - x.amax(1, keepdim=True),

@@ -104,7 +104,7 @@ def test_a_transposed_convolution_is_its_phases(drawn: tuple[nn.Module, tuple[in
         **{name: list(getattr(layer, name)) for name in ("stride", "padding", "dilation")},
         "groups": layer.groups,
     }
-    nodes = read_transposed(Request(arguments=arguments, shape=(1, *expected.shape), lanes=8), "y")
+    nodes = read_transposed(Request(arguments=arguments, shape=(1, *expected.shape)), "y")
     network = Network(inputs={"x": arguments["input"].shape}, nodes=tuple(nodes), outputs={"y": "y"})
     whole = x.double().numpy().reshape(arguments["input"].shape)
     np.testing.assert_allclose(in_float64(network, whole).reshape(expected.shape), expected, rtol=1e-5, atol=1e-5)

@@ -64,7 +64,7 @@ def build(
 
     Raises ``ModelError`` where the forward cannot be recorded.
     """
-    lowered = lower(record(module, inputs, held), isa.lanes)
+    lowered = lower(record(module, inputs, held))
     tensors = dict(zip(lowered.inputs, inputs, strict=True))
     last = frozenset(name for name in lowered.inputs if name and is_channels_last(tensors[name]))
     natives = {

@@ -18,7 +18,7 @@ from torch.utils import _pytree as pytree
 from separable.engine.axes import Arranged, of_map, permuted, reorder_of, shuffled, unshuffled, viewed
 from separable.engine.fuse import fuse
 from separable.engine.lowered import Call, ItemOf, Lowered, Name, OnCopy, Restored, names
-from separable.engine.operators import ACTIVATIONS, FIRST_OF_SEVERAL, read
+from separable.engine.operators import ACTIVATIONS, FIRST_OF_SEVERAL, read, read_gated
 from separable.engine.phases import read_transposed
 from separable.engine.reading import (
     Foreign,
@@ -41,9 +41,9 @@ SHUFFLES = {"pixel_shuffle": shuffled, "pixel_unshuffle": unshuffled}
 SETTLED = "what reads it natively needs its axes in this order"
 
 
-def lower(recording: Recording, lanes: int) -> Lowered:
-    """The recorded calls as steps, for panels of so many lanes."""
-    return _Lowering(recording, lanes).run()
+def lower(recording: Recording) -> Lowered:
+    """The recorded calls as steps, for any processor."""
+    return _Lowering(recording).run()
 
 
 @dataclass
@@ -51,7 +51,6 @@ class _Lowering:
     """Native operators and calls stand in stages, in turns: a node comes as early as what it reads allows."""
 
     recording: Recording
-    lanes: int
     stages: list[list[tuple[list[Node], Call]]] = field(default_factory=list)  # of calls at 0, 2, … natives at 1, 3, …
     stage_of: dict[str, int] = field(default_factory=dict)
     floor: int = 0  # what follows a call with an effect does not come before it
@@ -189,11 +188,13 @@ class _Lowering:
             return self._on_each_pixel(name, arguments, node, seen)
         if isinstance(result, Foreign):
             raise UnsupportedError(result.reason.replace("reads", "gives"))
-        request = Request(arguments=arguments, shape=self.shapes[node.name], lanes=self.lanes)
+        request = Request(arguments=arguments, shape=self.shapes[node.name])
         if any(isinstance(value, Volume) for value in pytree.tree_leaves(arguments)):
             return read_volume(name, request, node.name)
         if name == "convolution" and arguments["transposed"]:
             return read_transposed(request, node.name)
+        if name == "glu":
+            return read_gated(request, node.name)
         reading = read(name, request)
         if isinstance(result, Map) and result.shape != reading.shape:
             self._without_channels(node.name, reading.shape)
@@ -215,7 +216,7 @@ class _Lowering:
         n, (_, h, w) = self.batch or 1, seen.map.shape
         given = {key: _channels_first(value, name) for key, value in arguments.items()}
         shape = (n, node.meta["val"].shape[-1], h, w)
-        reading = read(name, Request(arguments=given, shape=shape, lanes=self.lanes, is_channels_last=True))
+        reading = read(name, Request(arguments=given, shape=shape, is_channels_last=True))
         self.shapes[node.name] = shape
         self.maps[node.name] = seen.with_channels(Map(name=node.name, shape=reading.shape, rank=4))
         return [reading.node(node.name)]
@@ -223,7 +224,7 @@ class _Lowering:
     def _on_each_image(self, name: str, arguments: Mapping[str, Any], node: fx.Node, seen: Arranged) -> list[Node]:
         """A norm that sees all images' channels as one image's; its constants are alike for every image."""
         given = {key: _of_one_image(value, seen.map) for key, value in arguments.items()}
-        reading = read(name, Request(arguments=given, shape=(1, *seen.map.shape), lanes=self.lanes))
+        reading = read(name, Request(arguments=given, shape=(1, *seen.map.shape)))
         self.shapes[node.name] = (self.batch or 1, *seen.map.shape)
         self.maps[node.name] = replace(seen, map=Map(name=node.name, shape=reading.shape, rank=4))
         return [reading.node(node.name)]

@@ -24,6 +24,7 @@ from separable.runtime.network import (
     Floats,
     Join,
     Mean,
+    Node,
     Normalise,
     NormaliseGroups,
     Pad,
@@ -354,12 +355,12 @@ def _per_channel(value: Any, channels: int, rank: int) -> Floats:
 
 def _reversed_subtract(request: Request) -> Reading:
     swapped = {"self": request.arguments["other"], "other": request.arguments["self"]}
-    return _with_constant("subtract", Request(arguments=swapped, shape=request.shape, lanes=request.lanes))
+    return _with_constant("subtract", Request(arguments=swapped, shape=request.shape))
 
 
 def _cat(request: Request) -> Reading:
     values, shape = request.arguments["tensors"], map_shape(request.shape)
-    maps = [Request(arguments={"x": v}, shape=request.shape, lanes=request.lanes).map("x") for v in values]
+    maps = [Request(arguments={"x": v}, shape=request.shape).map("x") for v in values]
     if request.arguments["dim"] % len(request.shape) != 1:
         raise UnsupportedError("joining along anything but the channels has no native operator")
     return Reading(inputs=tuple(m.name for m in maps), operator=Join(), shape=shape)
@@ -373,6 +374,21 @@ def _slice(request: Request) -> Reading:
     if axis == 0 or a["step"] != 1:
         raise UnsupportedError("a slice along the batch, or of some channels, has no native operator")
     return Reading(inputs=(x.name,), operator=Part(first=_position(first, x.shape[0])), shape=map_shape(request.shape))
+
+
+def read_gated(request: Request, result: str) -> list[Node]:
+    """The nodes of a gated linear unit: the first half of the channels, times the sigmoid of the second."""
+    x, (c, h, w) = request.map("self"), map_shape(request.shape)
+    if request.arguments["dim"] % x.rank != 1:
+        raise UnsupportedError("a gate over anything but the channels has no native operator")
+    value, gate, opened = (f"{result}.{part}" for part in ("value", "gate", "opened"))
+    shape = (c, h, w)
+    return [
+        Node(name=value, inputs=(x.name,), operator=Part(first=0), shape=shape),
+        Node(name=gate, inputs=(x.name,), operator=Part(first=c), shape=shape),
+        Node(name=opened, inputs=(gate,), operator=Activate(), shape=shape, activation=Activation(kind="sigmoid")),
+        Node(name=result, inputs=(value, opened), operator=Combine(operation="multiply"), shape=shape),
+    ]
 
 
 def _position(index: int, size: int) -> int:

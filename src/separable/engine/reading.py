@@ -44,14 +44,13 @@ class Foreign:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Request:
-    """A call: arguments by the schema's names (maps, constants, numbers), the shape of the result, lanes of a panel.
+    """A call: arguments by the schema's names (maps, constants, numbers), the shape of the result.
 
     ``is_channels_last``: for the call its maps had their channels behind all else; ``shape`` has them in front again.
     """
 
     arguments: Mapping[str, Any]
     shape: tuple[int, ...]
-    lanes: int
     is_channels_last: bool = False
 
     def map(self, name: str) -> Map:

@@ -89,7 +89,7 @@ def _at(request: Request, depth: int) -> Request:
     if arguments.get("dim", 1) != 1:
         raise UnsupportedError(NO_DEPTH)
     n, c, _, h, w = request.shape
-    return Request(arguments=arguments, shape=(n, c, h, w), lanes=request.lanes)
+    return Request(arguments=arguments, shape=(n, c, h, w))
 
 
 def _volume(request: Request, name: str) -> Volume:
@@ -188,7 +188,7 @@ def _pooled(operation: str, request: Request, result: str) -> list[list[Node]]:
     for d in range(depth):
         nodes = []
         for _, i in _taps(d * stride[0] - pad[0], kernel[0], dilation[0], len(x.slices)):
-            on_map = Request(arguments={**flat, "self": x.slices[i]}, shape=(n, c, h, w), lanes=request.lanes)
+            on_map = Request(arguments={**flat, "self": x.slices[i]}, shape=(n, c, h, w))
             nodes.append(read(operation, on_map).node(f"{slice_name(result, d)}.{i}"))
         windows.append(nodes)
     return windows

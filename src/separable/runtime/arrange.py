@@ -33,7 +33,7 @@ GATHERED, AWAITED = 4, 4000  # vector multiply-adds in the time of a gathered fl
 
 
 def arrange(network: Network, lanes: int) -> Network:
-    """All changes; the second leaves no group that is not whole panels."""
+    """All changes; before the last one there is no group left that is not whole panels."""
     network = _with_one_border(_in_parts(network, lanes))
     network = replace(network, nodes=tuple(_with_whole_groups(node, lanes) for node in network.nodes))
     return _in_planes(network, lanes)
