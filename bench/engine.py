@@ -30,6 +30,7 @@ from typing import Any
 import llvmlite.binding as llvm
 import numpy as np
 import torch
+import upsampling
 from runtimes import PEAK_MACS
 from torch import nn
 
@@ -51,12 +52,19 @@ def layer(c_in: int, c_out: int, kernel: int, *, stride: int = 1, groups: int = 
     return lambda: nn.Sequential(nn.Conv2d(c_in, c_out, kernel, **options), nn.ReLU6())
 
 
-# Name → module, shape of one image.
-SUBJECTS: dict[str, tuple[Callable[[], nn.Module], tuple[int, int, int]]] = {
+Subjects = dict[str, tuple[Callable[[], nn.Module], tuple[int, int, int]]]  # name → module, shape of one image
+NETWORKS: Subjects = {
     "mobilenet_v1": (lambda: models.mobilenet_v1(), (3, 224, 224)),
     "mobilenet_v2": (lambda: models.mobilenet_v2(), (3, 224, 224)),
     "mobilenet_v2_half": (lambda: models.mobilenet_v2(width=0.5), (3, 224, 224)),
     "resnet50": (lambda: models.resnet50(), (3, 224, 224)),
+}
+UPSAMPLING: Subjects = {
+    "U-Net at 256": (upsampling.unet, (3, 256, 256)),
+    "ESPCN ×3 at 120×160": (upsampling.espcn, (3, 120, 160)),
+    "DCGAN to 64": (upsampling.generator, (100, 1, 1)),
+}
+LAYERS: Subjects = {
     "stem 3×3 3→32 at 224": (layer(3, 32, 3, stride=2), (3, 224, 224)),
     "pointwise 24→144 at 56": (layer(24, 144, 1), (24, 56, 56)),
     "pointwise 512→512 at 14": (layer(512, 512, 1), (512, 14, 14)),
@@ -67,7 +75,8 @@ SUBJECTS: dict[str, tuple[Callable[[], nn.Module], tuple[int, int, int]]] = {
     "dense 3×3 64→64 at 56": (layer(64, 64, 3), (64, 56, 56)),
     "dense 3×3 512→512 at 7": (layer(512, 512, 3), (512, 7, 7)),
 }
-NETWORKS = list(SUBJECTS)[:4]
+GROUPS = {"networks": NETWORKS, "upsampling": UPSAMPLING, "layers": LAYERS}
+SUBJECTS = NETWORKS | UPSAMPLING | LAYERS
 
 
 @dataclass
@@ -242,7 +251,7 @@ def missing(path: Path, cases: list[tuple[str, int]], threads: int) -> list[tupl
 
 def main() -> None:
     options = _options()
-    names = [n for s in options.subjects for n in (list(SUBJECTS)[4:] if s == "layers" else [s])]
+    names = [name for subject in options.subjects for name in GROUPS.get(subject, [subject])]
     cases = [(name, batch) for name in names for batch in options.batches]
     for name, batch in [*cases, *[(name, 1) for name in names]]:  # ncnn runs the network for one image
         export(SUBJECTS[name][0], (batch, *SUBJECTS[name][1]), export_path(name, batch))
@@ -282,7 +291,7 @@ def export_path(name: str, batch: int) -> Path:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--subjects", nargs="+", default=NETWORKS, help="networks, or layers: all of them by 'layers'")
+    parser.add_argument("--subjects", nargs="+", default=["networks"], help=f"names, or {', '.join(GROUPS)}")
     parser.add_argument("--runtimes", nargs="+", default=["separable", *PEERS, "inductor", "eager"])
     parser.add_argument("--batches", nargs="+", type=int, default=[1, 16])
     parser.add_argument("--threads", nargs="+", type=int, default=[2, 1])
