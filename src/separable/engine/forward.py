@@ -87,10 +87,14 @@ def is_channels_last(x: Any) -> bool:
 
 def _run(native: NativeNetwork, environment: Environment) -> None:
     """One network, from values that the environment has to values that it gets."""
-    given = {name: _dense(environment[name], name in native.last) for name in native.network.inputs}
-    made = {name: torch.empty(native.shapes[name]) for name in native.network.outputs}
-    native({name: x.data_ptr() for name, x in (given | made).items()})
-    environment.update(made)
+    addresses, given = {}, []
+    for name in native.network.inputs:
+        given.append(_dense(environment[name], name in native.last))
+        addresses[name] = given[-1].data_ptr()
+    for name in native.network.outputs:
+        made = environment[name] = torch.empty(native.shapes[name])
+        addresses[name] = made.data_ptr()
+    native(addresses)
 
 
 def _dense(x: Tensor, is_last: bool) -> Tensor:

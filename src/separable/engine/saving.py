@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -16,9 +15,8 @@ from separable.runtime.saved import Output, Saved
 WHERE = "Program.save"
 
 
-@dataclass(frozen=True)
-class Given:
-    """An input of a forward."""
+class Given(NamedTuple):
+    """An input of a forward; a tuple, because one is made and looked up at every call."""
 
     shape: tuple[int, ...]
     dtype: torch.dtype
