@@ -28,6 +28,17 @@ class Between(nn.Module):
         return y
 
 
+class Function(nn.Module):
+    """A layer without weights."""
+
+    def __init__(self, call: Call) -> None:
+        super().__init__()
+        self.call = call
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.call(x)
+
+
 def cbam(x: Tensor) -> Tensor:
     """Woo et al. 2018, with a mean for its convolution."""
     x = x * torch.sigmoid(F.adaptive_avg_pool2d(x, 1) + F.adaptive_max_pool2d(x, 1))
@@ -94,6 +105,28 @@ def test_what_has_no_kernel_is_left_to_pytorch_and_named(name: str) -> None:
     assert "PyTorch  " in program.explain()
     with torch.no_grad():
         torch.testing.assert_close(program(x), model(x), rtol=1e-5, atol=1e-6)
+
+
+REDUCED: dict[str, Call] = {
+    "means of channels": lambda x: x.mean(1),
+    "the greatest of channels": lambda x: x.amax(1) * 2,
+    "the greatest of channels, by name": lambda x: x.max(1)[0].unsqueeze(1) * x,
+    "of everything": lambda x: x / x.max() + x.mean(),
+    "of two axes": lambda x: x - x.amax(sorted({2, x.ndim - 1}), keepdim=True),
+    "of the third axis from behind": lambda x: x * x.softmax(-3 % x.ndim),
+    "of a row": lambda x: x.mean(-1) + x.amax(-1),
+}
+
+
+@pytest.mark.parametrize("name", REDUCED)
+@pytest.mark.parametrize("dims", [1, 2, 3], ids=["signals", "images", "volumes"])
+def test_every_axis_is_reduced_as_by_pytorch(name: str, dims: int) -> None:
+    layer = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}[dims]
+    call = REDUCED[name]
+    model = build(lambda: nn.Sequential(layer(3, 13, 3), Function(call)))
+    x = torch.randn((2, 3, 6, 7, 8)[: dims + 2])
+    with torch.no_grad():
+        torch.testing.assert_close(compile(model, x, threads=1, measure=False)(x), model(x), rtol=2e-5, atol=2e-6)
 
 
 @pytest.mark.parametrize("dims", [1, 2], ids=["vectors", "signals"])

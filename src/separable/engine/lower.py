@@ -197,14 +197,15 @@ class _Lowering:
             return read_gated(request, node.name)
         reading = read(name, request)
         if isinstance(result, Map) and result.shape != reading.shape:
-            self._without_channels(node.name, reading.shape)
+            self._without_channels(node, reading.shape)
         return [reading.node(node.name)]
 
-    def _without_channels(self, name: str, shape: Shape) -> None:
+    def _without_channels(self, node: fx.Node, shape: Shape) -> None:
         """A map of one channel that PyTorch sees without an axis for it."""
-        whole = of_map(Map(name=name, shape=shape, rank=4), self.batch or 1)
-        self.maps[name] = replace(whole, groups=(whole.groups[0], *whole.groups[2:]))
-        self.shapes[name] = (self.batch or 1, *shape)
+        rank = node.meta["val"].ndim + 1
+        whole = of_map(Map(name=node.name, shape=shape, rank=rank), self.batch or 1)
+        self.maps[node.name] = replace(whole, groups=(whole.groups[0], *whole.groups[2:]))
+        self.shapes[node.name] = (self.batch or 1, *shape)
 
     def _on_each_pixel(self, name: str, arguments: Mapping[str, Any], node: fx.Node, seen: Arranged) -> list[Node]:
         """An operator on maps whose channels come last; its result is seen in the same way."""

@@ -275,7 +275,7 @@ def _reduced(kind: str) -> Callable[[Request], Reading]:
     """Over all pixels, or over the channels of each."""
 
     def reader(request: Request) -> Reading:
-        x, dims = request.map("self"), request.arguments["dim"]
+        x, dims = request.map("self"), request.arguments.get("dim")
         axes = sorted(d % x.rank for d in ([dims] if isinstance(dims, int) else dims or range(x.rank)))
         if axes == [1] and x.rank > 2:
             return Reading(inputs=(x.name,), operator=Reduce(kind=kind), shape=(1, *x.shape[1:]))

@@ -20,6 +20,7 @@ from separable.runtime.environment import slice_name
 from separable.runtime.network import Affine, Combine, Convolve, Edit, Mean, Network, Node
 from separable.spec import ConvSpec
 
+ACROSS = frozenset({"amax", "max", "_softmax"})  # they count their axes with the depth
 NO_DEPTH = "it mixes slices in a way that has no native operator"
 
 
@@ -27,7 +28,7 @@ def read_volume(operation: str, request: Request, result: str) -> list[Node]:
     """The nodes of a call of ``aten::operation``; they write the slices of ``result``, or ``result`` if it is flat."""
     if operation in SPATIAL:
         return SPATIAL[operation](request, result)
-    if len(request.shape) != 5:
+    if len(request.shape) != 5 or operation in ACROSS:
         raise UnsupportedError(NO_DEPTH)
     nodes: list[Node] = []
     for d in range(request.shape[2]):
