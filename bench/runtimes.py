@@ -2,9 +2,9 @@
 
 Protocol, a line each way: ``load 0`` prepares the first network and is answered with the relative difference from
 PyTorch's output and the seconds until the first one; ``run 0 20`` is answered with the mean seconds of 20 forwards;
-``turns 0 6`` takes forwards and the processor's peak in turns for 6 seconds, and is answered with the seconds of each:
-peak, forward, peak, forward, …, peak. What a peer needs in a form of its own was written before, by ``prepare``.
-Started by ``engine.py`` and ``realised.py``.
+``turns 0 100 6`` takes forwards and the processor's peak in turns, 100 times or for 6 seconds, and is answered with the
+seconds of each: peak, forward, peak, forward, …, peak. What a peer needs in a form of its own was written before, by
+``prepare``. Started by ``engine.py`` and ``realised.py``.
 """
 
 from __future__ import annotations
@@ -153,12 +153,12 @@ def peak(_: Path, __: np.ndarray, threads: int) -> Forward:
     return many
 
 
-def turns(forward: Forward, threads: int, seconds: float) -> list[float]:
+def turns(forward: Forward, threads: int, rounds: int, seconds: float) -> list[float]:
     """Forwards between loops of multiply-adds, some milliseconds each: neighbours run at one clock."""
     loop, samples, begin = peak(Path(), np.zeros(0), threads), [], time.perf_counter()
     loop()
     times = max(1, int(_seconds(loop, 1) / _seconds(forward, 1)))
-    while time.perf_counter() < begin + seconds:
+    while len(samples) < 2 * rounds and time.perf_counter() < begin + seconds:
         samples += [_seconds(loop, 1), _seconds(forward, times)]
     return [*samples, _seconds(loop, 1)]
 
@@ -262,7 +262,7 @@ def main() -> None:
             error = 0.0 if name == "peak" else float(np.linalg.norm(got.ravel() - expected.ravel()))
             print("answer", error / float(np.linalg.norm(expected)), first, flush=True)
         elif verb == "turns":
-            print("answer", *turns(forwards[which], threads, float(numbers[1])), flush=True)
+            print("answer", *turns(forwards[which], threads, int(numbers[1]), float(numbers[2])), flush=True)
         else:
             print("answer", _seconds(forwards[which], int(numbers[1])), flush=True)
 
