@@ -155,25 +155,25 @@ def test_the_package_keeps_every_rule_of_the_house() -> None:
 PLANTED = {
     "an upward import": ("spec.py", '"""D."""\nfrom separable.plan import choose\n', "spec imports plan"),
     "an upward import in a function": (
-        "cost/count.py", '"""D."""\ndef f():\n    import separable.graph.trace\n', "cost imports graph",
+        "cost/counting.py", '"""D."""\ndef f():\n    import separable.graph.trace\n', "cost imports graph",
     ),
     "an upward import by a relative path": (
-        "cost/count.py", '"""D."""\nfrom ..graph import trace\n', "cost imports graph",
+        "cost/counting.py", '"""D."""\nfrom ..graph import trace\n', "cost imports graph",
     ),
     "an import between rooms of one level": (
-        "cost/count.py", '"""D."""\nfrom separable.factor import spatial\n', "cost imports factor",
+        "cost/counting.py", '"""D."""\nfrom separable.factor import spatial\n', "cost imports factor",
     ),
-    "an import of the front door": ("cost/count.py", '"""D."""\nimport separable\n', "front door"),
+    "an import of the front door": ("cost/counting.py", '"""D."""\nimport separable\n', "front door"),
     "a room nobody listed": ("magic/trick.py", '"""D."""\n', "room 'magic' is not listed"),
     "a file without a subject": ("cost/utils.py", '"""D."""\n', "without a subject"),
-    "a file of 600 lines": ("cost/count.py", '"""D."""\n' + "x = 1\n" * 600, "601 lines"),
+    "a file of 600 lines": ("cost/counting.py", '"""D."""\n' + "x = 1\n" * 600, "601 lines"),
     "a function of 70 lines": (
-        "cost/count.py", '"""D."""\ndef f():\n' + "    x = 1\n" * 70, "f has 71 lines",
+        "cost/counting.py", '"""D."""\ndef f():\n' + "    x = 1\n" * 70, "f has 71 lines",
     ),
     "a function with 9 parameters": (
-        "cost/count.py", '"""D."""\ndef f(a, b, c, d, e, *, g, h, i, j): ...\n', "f has 9 parameters",
+        "cost/counting.py", '"""D."""\ndef f(a, b, c, d, e, *, g, h, i, j): ...\n', "f has 9 parameters",
     ),
-    "a file without a docstring": ("cost/count.py", "x = 1\n", "no docstring"),
+    "a file without a docstring": ("cost/counting.py", "x = 1\n", "no docstring"),
 }  # fmt: skip
 
 

@@ -15,7 +15,7 @@ from torch.utils._pytree import tree_leaves
 
 from separable.cost.clock import Comparison, measure, today
 from separable.cost.clock import compare as compare_times
-from separable.cost.count import Example, count
+from separable.cost.counting import Example, count
 from separable.cost.ledger import Ledger
 from separable.cost.machine import Machine, this_machine
 from separable.engine.timing import engine_timer, forward_on_engine, time_key

@@ -18,8 +18,6 @@ from datetime import UTC, datetime
 from time import perf_counter
 from typing import Any
 
-import torch
-
 from separable import __version__
 from separable.cost.table import draw_table
 from separable.errors import SeparableError
@@ -149,6 +147,16 @@ def compare(runs: Mapping[str, Run], *, min_s: float = 0.5, max_s: float = 10.0)
     never fewer than 8. That more rounds are made until the numbers are *precise*, not until a difference shows, keeps
     the verdict honest.
     """
+    import torch
+
+    samples, threads, versions = sample(runs, min_s=min_s, max_s=max_s), torch.get_num_threads(), this_software()
+    return Comparison(
+        timings={name: Timing(samples=tuple(s), threads=threads, versions=versions) for name, s in samples.items()}
+    )
+
+
+def sample(runs: Mapping[str, Run], *, min_s: float, max_s: float) -> dict[str, list[float]]:
+    """The seconds that ``compare`` compares, and no more: without PyTorch, which a saved program does not import."""
     names = list(runs)
     if not names:
         raise SeparableError("compare", given="nothing", expected="at least one thing to run")
@@ -165,14 +173,13 @@ def compare(runs: Mapping[str, Run], *, min_s: float = 0.5, max_s: float = 10.0)
                 elapsed = _elapsed(runs[name], repeats[name])
                 samples[name].append(elapsed / repeats[name])
                 spent += elapsed
-    threads, versions = torch.get_num_threads(), this_software()
-    return Comparison(
-        timings={name: Timing(samples=tuple(samples[name]), threads=threads, versions=versions) for name in names}
-    )
+    return samples
 
 
 def this_software() -> dict[str, str]:
     """The versions that a timing depends on."""
+    import torch
+
     return {"separable": __version__, "torch": torch.__version__, "python": platform.python_version()}
 
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from separable.cost.count import count
+from separable.cost.counting import count
 from separable.cost.machine import Machine
 from separable.cost.table import draw_table
 from separable.cost.values import LayerCost, ModelCost

@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.nn.utils.parametrize import is_parametrized
 
-from separable.cost.count import Example, count
+from separable.cost.counting import Example, count
 from separable.cost.values import LayerCost
 from separable.errors import ModelError
 from separable.graph.sites import Site, Sites, Skipped

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from separable import __version__
+from separable.cost.clock import sample
 from separable.errors import FileError
 from separable.files import written_whole
 from separable.kernels import convolution
@@ -81,10 +82,8 @@ class Tuner:
 
             return run
 
-        from separable.cost.clock import compare  # with PyTorch, which needs longer to import than most to run
-
-        timings = compare({str(i): whole(i) for i in range(len(kernels))}, min_s=0.0, max_s=0.0).timings
-        return [timings[str(i)].min_s for i in range(len(kernels))]
+        samples = sample({str(i): whole(i) for i in range(len(kernels))}, min_s=0.0, max_s=0.0)
+        return [min(samples[str(i)]) for i in range(len(kernels))]
 
     def _make_room(self, kernel: Kernel) -> None:
         """Scratch memory that is large enough for every argument."""
