@@ -12,9 +12,14 @@ import pytest
 
 from separable.errors import SeparableError, SeparableWarning
 from separable.kernels import jit
-from separable.kernels.catalogue import name_of, source_of
+from separable.kernels.across import Normalise, Reduce, Softmax
+from separable.kernels.catalogue import Kernel, name_of, source_of
 from separable.kernels.convolution import Convolution, Tile
 from separable.kernels.depthwise import Depthwise
+from separable.kernels.elementwise import OPERATIONS, Elementwise
+from separable.kernels.epilogue import KINDS, Activation
+from separable.kernels.gathering import Gather
+from separable.kernels.group_norm import GroupNorm
 from separable.kernels.ir import Module, Value, constant, vector
 from separable.kernels.isa import Isa, host, levels, target
 from separable.kernels.jit import Library, object_code
@@ -97,10 +102,28 @@ def layers(isa: Isa) -> list[Convolution | Depthwise | Winograd]:
     ]
 
 
+def between(isa: Isa) -> list[Kernel]:
+    """What stands between layers, in channels that fill no panel."""
+    one, wide = panels(21, (6, 7), isa.lanes), panels(21, (12, 14), isa.lanes)
+    return [
+        Normalise(source=one, target=one, eps=1e-5),
+        Softmax(source=one, target=one),
+        *(Reduce(kind=kind, source=one, target=panels(1, (6, 7), isa.lanes)) for kind in ("max", "mean")),
+        Gather(source=panels(84, (6, 7), isa.lanes), target=wide, step=(2, 2)),
+        GroupNorm(source=one, target=one, groups=3, eps=1e-5),
+        *(Elementwise(operation=each, source=one, target=one, other=one) for each in OPERATIONS),
+        *(
+            Elementwise(operation="keep", source=one, target=one, activation=Activation(kind=kind, high=1.0))
+            for kind in KINDS
+        ),
+    ]
+
+
 @pytest.mark.parametrize(("level", "where"), [("avx512", ZEN4), ("neon", ARM)], ids=["avx512", "neon"])
 def test_code_for_another_processor_can_be_written(level: str, where: dict[str, str]) -> None:
     isa = target(level, **where)
-    assert all(object_code(source_of(kernel, isa), isa).startswith(b"\x7fELF") for kernel in layers(isa))
+    kernels = [*layers(isa), *between(isa)]
+    assert all(object_code(source_of(kernel, isa), isa).startswith(b"\x7fELF") for kernel in kernels)
 
 
 DRIVER = """
