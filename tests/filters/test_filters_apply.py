@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from separable.errors import DataError, SpecError
 from separable.filters.apply import apply
+from separable.filters.bank import gaussian
 from separable.filters.borders import RULES, Border
 from separable.filters.masked import apply_masked
 from separable.filters.prepared import Options
@@ -288,3 +289,13 @@ def test_a_kernel_of_zeros_gives_zeros() -> None:
 def test_what_cannot_be_filtered_is_said(image: Any, how: dict[str, Any], message: str) -> None:
     with pytest.raises((DataError, SpecError), match=message):
         apply(image, SOBEL, **how)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "uint16"])
+def test_pixels_may_begin_at_any_byte(dtype: str) -> None:
+    """As those of an array do that came over a network."""
+    image = (np.random.default_rng(0).random((9, 11)) * 200).astype(dtype)
+    moved = np.frombuffer(b"x" + image.tobytes(), dtype, offset=1).reshape(image.shape)
+    assert not moved.flags.aligned
+    for kernel in (gaussian(1.5), gaussian(2.0, dims=1)):
+        np.testing.assert_array_equal(apply(moved, kernel), apply(image, kernel))

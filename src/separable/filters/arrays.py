@@ -146,7 +146,7 @@ def _pass(
     """One native call: a fused pair of axes, or a single one. Arrays that it cannot walk through are copied."""
     found = _planned(source, target, filter_, which, halo)
     if found is None:
-        source = np.ascontiguousarray(source, source.dtype.newbyteorder("="))
+        source = np.require(source, source.dtype.newbyteorder("="), ["C_CONTIGUOUS", "ALIGNED"])
         found = _planned(source, target, filter_, which, halo)
     if found is None:
         result = np.empty(target.shape, target.dtype)
