@@ -10,9 +10,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from separable.errors import SpecError
+from separable.kernels.across import trimmed
 from separable.kernels.convolution import SIGNATURE
 from separable.kernels.epilogue import NONE, Activation, activate
-from separable.kernels.ir import Function, Index, Module, Value, constant, vector
+from separable.kernels.ir import Function, Index, Module, Value, vector
 from separable.kernels.isa import Isa
 from separable.kernels.layout import ITEM, Layout
 
@@ -108,9 +109,7 @@ def _one(f: Function, kernel: Elementwise, is_last: Value | None, rows: list[Val
         y = f.load("float" if is_gate else vector(lanes), rows[2], offsets[2])
         y = f.splat(y, lanes) if is_gate else y
         if kernel.operation == "divide" and is_last is not None:
-            held = kernel.target.channels % lanes
-            ones = [n if n < held else lanes + n for n in range(lanes)]
-            y = f.select(is_last, f.shuffle(y, constant(1.0, lanes), ones), y)
+            y = f.select(is_last, trimmed(f, y, kernel.target.channels % lanes, 1.0), y)
         x = OPERATIONS[kernel.operation](f, x, y)
     f.store(activate(f, kernel.activation, x), rows[1], offsets[1])
 
