@@ -1,4 +1,4 @@
-"""For every test: a cache that goes away with the run, and, for those who ask, a clock that shows MACs as time."""
+"""For every test: a cache that goes away with the run. For those who ask: each level, and a clock that shows MACs."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from separable import pipeline
 from separable.cost import Comparison, Timing, count
+from separable.kernels import isa as instruction_sets
+from separable.kernels.isa import SHAPES, Isa, host
 from separable.nn import FactorizedConv
 
 # The same examples in every run: a failure that somebody sees, everybody can see.
@@ -24,6 +26,14 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SEPARABLE_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+@pytest.fixture(params=SHAPES)
+def isa(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Isa:
+    """Each level; one that this machine lacks has its lanes and its registers, and this machine's instructions."""
+    own = instruction_sets.levels()
+    monkeypatch.setattr(instruction_sets, "levels", lambda: tuple(dict.fromkeys((*own, *SHAPES))))
+    return host(request.param)
 
 
 def in_turns(original_s: float, rewritten_s: float) -> Comparison:

@@ -8,7 +8,7 @@ from separable.errors import SpecError
 from separable.kernels.catalogue import source_of
 from separable.kernels.convolution import Tile
 from separable.kernels.epilogue import KINDS, Activation
-from separable.kernels.isa import Isa, host, levels
+from separable.kernels.isa import Isa
 from separable.kernels.layout import NO_BORDER, Border, Layout, panels
 from separable.kernels.winograd import Winograd
 from separable.spec import ConvSpec
@@ -16,12 +16,6 @@ from separable.spec import ConvSpec
 BORDER: Border = ((1, 2), (3, 1))
 CLOSE = {2: 5e-6, 4: 2e-5}  # of the largest output, by the width of a tile
 TILE = Tile(pixels=4, vectors=2, block=2)
-
-
-@pytest.fixture(params=levels())
-def isa(request: pytest.FixtureRequest) -> Isa:
-    """Each level that this machine runs."""
-    return host(request.param)
 
 
 def kernel_for(
