@@ -1,4 +1,4 @@
-"""For every test: a cache that goes away with the run. For those who ask: each level, and a clock that shows MACs."""
+"""For every test: a cache that goes away with the run. For those who ask: levels, and a clock that shows MACs."""
 
 from __future__ import annotations
 
@@ -28,11 +28,17 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
-@pytest.fixture(params=SHAPES)
+OWN = instruction_sets.levels()
+WIDEST = max(SHAPES, key=lambda level: SHAPES[level])
+
+
+@pytest.fixture(params=dict.fromkeys((*OWN, WIDEST)))
 def isa(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Isa:
-    """Each level; one that this machine lacks has its lanes and its registers, and this machine's instructions."""
-    own = instruction_sets.levels()
-    monkeypatch.setattr(instruction_sets, "levels", lambda: tuple(dict.fromkeys((*own, *SHAPES))))
+    """Each level that this machine runs, and the widest; by indirect parameters any other.
+
+    A level that this machine lacks has its lanes and its registers, and this machine's instructions.
+    """
+    monkeypatch.setattr(instruction_sets, "levels", lambda: tuple(dict.fromkeys((*OWN, *SHAPES))))
     return host(request.param)
 
 

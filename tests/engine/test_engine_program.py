@@ -12,7 +12,7 @@ from torch.utils import _pytree as pytree
 
 from separable.engine import compile
 from separable.errors import ModelError, SeparableError
-from separable.kernels.isa import Isa
+from separable.kernels.isa import SHAPES, Isa
 
 CLOSE = 1e-5  # relative; sums of some hundred float32 products in another order
 
@@ -42,6 +42,7 @@ def test_a_network_gives_what_pytorch_gives(name: str) -> None:
         agree(program(y), expected(model, y))
 
 
+@pytest.mark.parametrize("isa", SHAPES, indirect=True)
 @pytest.mark.parametrize("name", ["inverted residuals", "branches", "a multiplier", "groups", "a signal"])
 def test_a_network_gives_the_same_in_panels_of_every_width(name: str, isa: Isa) -> None:
     make, shape = NETWORKS[name]

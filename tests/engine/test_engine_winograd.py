@@ -11,7 +11,7 @@ from separable.engine import compile
 from separable.engine.program import Program
 from separable.kernels.catalogue import Kernel
 from separable.kernels.epilogue import NONE
-from separable.kernels.isa import Isa
+from separable.kernels.isa import SHAPES, Isa
 from separable.kernels.layout import Layout, panels
 from separable.kernels.winograd import Winograd
 from separable.runtime.native import NativeNetwork
@@ -98,12 +98,14 @@ OTHERS = {
 }
 
 
+@pytest.mark.parametrize("isa", SHAPES, indirect=True)
 @pytest.mark.parametrize("name", OTHERS)
 def test_other_layers_are_left_to_other_kernels(name: str, isa: Isa) -> None:
     spec = OTHERS[name]
     assert not any(isinstance(kernel, Winograd) for kernel in dense(spec, maps(spec, isa), NONE, isa, 2))
 
 
+@pytest.mark.parametrize("isa", SHAPES, indirect=True)
 @pytest.mark.parametrize("threads", [1, 2, 5])
 @pytest.mark.parametrize(("channels", "size"), [(32, 112), (64, 56), (128, 28), (256, 14), (512, 8), (48, 61)])
 def test_every_candidate_fits_a_stack_and_keeps_all_threads_busy(

@@ -48,25 +48,24 @@ def every_kernel(isa: Isa) -> list[Case]:
 
 def layers(isa: Isa) -> list[Convolution | Depthwise | Winograd]:
     """Every loop: pointwise, dense, strided, by tables, in chunks, of planes, in groups; depthwise; Winograd."""
-    n = isa.lanes
     dense, strided = ConvSpec(40, 21, 3, (9, 9), padding=1), ConvSpec(21, 33, 3, (9, 9), padding=1, stride=2)
     stem, spatial = ConvSpec(3, 20, 3, (15, 14), stride=2, padding=1), ConvSpec(21, 19, (1, 5), (6, 9), padding=(0, 2))
     chunked = Tile(pixels=4, vectors=2, block=3, turns=2)
     found: list[Convolution | Depthwise | Winograd] = [
         Convolution(**maps(ConvSpec(40, 70, 1, (9, 9)), isa), tile=TILE),
-        Convolution(**maps(ConvSpec(5 * n, 3 * n, 1, (7, 7)), isa), tile=chunked, activation=RELU),
+        Convolution(**maps(ConvSpec(80, 48, 1, (7, 7)), isa), tile=chunked, activation=RELU),
         Convolution(**maps(ConvSpec(100, 33, 1, 1), isa), tile=Tile(pixels=1, vectors=2, block=1, split="channels")),
         Convolution(**maps(dense, isa), tile=TILE),
         Convolution(**maps(strided, isa), tile=TILE, is_rowwise=False),
         Convolution(**maps(spatial, isa), tile=TILE),
-        Convolution(**maps(ConvSpec(2 * n, 2 * n, 3, (5, 6), padding=1, groups=2), isa), tile=TILE),
+        Convolution(**maps(ConvSpec(64, 64, 3, (5, 6), padding=1, groups=2), isa), tile=TILE),
         Convolution(**{**maps(stem, isa), "source": planar(3, (15, 14), stem.padding)}, tile=TILE),
     ]
     for kernel, stride in ((3, 1), (3, 2), (5, 1), (13, 1)):
         spec = ConvSpec(40, 40, kernel, (16, 15), padding=kernel // 2, groups=40, stride=stride)
         tall = 1 if kernel > 5 else 2
         found.append(Depthwise(**maps(spec, isa), rows=tall, columns=3, activation=RELU))
-    beside = panels(21, dense.size_out, n, ((2, 0), (0, 1)))
+    beside = panels(21, dense.size_out, isa.lanes, ((2, 0), (0, 1)))
     found += [Winograd(**maps(dense, isa), width=width, tile=TILE, residual=beside) for width in (2, 4)]
     return found
 

@@ -7,7 +7,7 @@ from guarded import beside_float64, run
 from separable.errors import SpecError
 from separable.kernels.catalogue import source_of
 from separable.kernels.convolution import Tile
-from separable.kernels.epilogue import KINDS, Activation
+from separable.kernels.epilogue import Activation
 from separable.kernels.isa import Isa
 from separable.kernels.layout import NO_BORDER, Border, Layout, panels
 from separable.kernels.winograd import Winograd
@@ -82,7 +82,7 @@ def test_a_border_wider_than_the_padding_is_not_read_as_padding(width: int, isa:
     assert error_of(kernel, isa) < CLOSE[width]
 
 
-@pytest.mark.parametrize("kind", sorted(KINDS.keys() - {"exp"}))  # its error grows with what it is given
+@pytest.mark.parametrize("kind", ["none", "relu", "clamp", "silu"])
 def test_an_activation_is_applied_behind_the_residual(kind: str, isa: Isa) -> None:
     spec = ConvSpec(9, 20, 3, (5, 7), padding=1)
     activation = Activation(kind=kind, low=-0.5 if kind == "clamp" else 0.1, high=0.7)
