@@ -6,6 +6,7 @@ results. Under QEMU it is a program of Linux; Bochs, which knows AVX-512, runs i
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from collections.abc import Iterable, Mapping, Sequence
@@ -207,7 +208,7 @@ def _in_bochs(folder: Path, objects: Iterable[str], size: int, cpu: str) -> byte
         cwd=folder,
         input=b"c\n",
         capture_output=True,
-        env={"TERM": "xterm"},
+        env={**os.environ, "TERM": "xterm"},
         check=False,
     )
     assert "shutdown requested" in (folder / "log").read_text(), (folder / "log").read_text()[-4000:]

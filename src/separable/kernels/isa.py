@@ -29,7 +29,7 @@ class Isa:
 
     @property
     def is_x86(self) -> bool:
-        """Whether the code is for x86-64; the level does not say so where it is another machine's."""
+        """Whether the code is for x86-64: lanes and registers of any level can be compiled for any processor."""
         return self.triple.startswith("x86_64")
 
     def __str__(self) -> str:
