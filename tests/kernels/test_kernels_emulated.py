@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from emulators import Call, Work, emulate, lacks
 from every_filter import every_filter
-from every_kernel import every_kernel
+from every_kernel import every_kernel, layers
 from guarded import entry, placed, run
 
 from separable.kernels.catalogue import name_of, source_of
@@ -29,12 +29,12 @@ SHARES = 3
 
 def test_code_for_a_processor_that_nobody_emulates_can_be_written() -> None:
     zen4 = target("avx512", triple=X86, cpu="znver4")
-    for case in every_kernel(zen4):
-        assert object_code(source_of(case.kernel, zen4), zen4).startswith(b"\x7fELF"), case.kernel
+    for kernel in layers(zen4):
+        assert object_code(source_of(kernel, zen4), zen4).startswith(b"\x7fELF"), kernel
 
 
-@pytest.mark.parametrize("isa", EMULATED, indirect=True)
-def test_every_kernel_computes_the_same_in_panels_of_another_width(isa: Isa) -> None:
+@pytest.mark.parametrize("isa", ["neon"], indirect=True)  # in the wider ones every test of kernels runs
+def test_every_kernel_computes_the_same_in_narrow_panels(isa: Isa) -> None:
     for case, own in zip(every_kernel(isa), every_kernel(host()), strict=True):
         got = run(case.kernel, isa, case.inputs, case.constants, threads=SHARES)
         expected = run(own.kernel, host(), own.inputs, own.constants)
