@@ -28,15 +28,22 @@ class Forward:
 
     def __call__(self, inputs: Sequence[Any]) -> Any:
         """What the module returns for inputs like those that this was built for, ``held`` ones among them."""
+        if len(self.natives) == len(self.lowered.steps):
+            return self._run(inputs)  # nothing to keep gradients from
+        with torch.no_grad():
+            return self._run(inputs)
+
+    def _run(self, inputs: Sequence[Any]) -> Any:
         lowered = self.lowered
         environment = Environment(lowered.constants, lowered.shapes, lowered.views, torch.stack)
-        environment.update({name: x for name, x in zip(lowered.inputs, inputs, strict=True) if name is not None})
-        with torch.no_grad():
-            for i, step in enumerate(lowered.steps):
-                if isinstance(step, Call):
-                    environment[step.name] = step.run(environment)
-                else:
-                    _run(self.natives[i], environment)
+        for name, x in zip(lowered.inputs, inputs, strict=True):
+            if name is not None:
+                environment[name] = x
+        for i, step in enumerate(lowered.steps):
+            if isinstance(step, Call):
+                environment[step.name] = step.run(environment)
+            else:
+                _run(self.natives[i], environment)
         return lowered.result(environment)
 
     def __str__(self) -> str:
@@ -87,15 +94,11 @@ def is_channels_last(x: Any) -> bool:
 
 def _run(native: NativeNetwork, environment: Environment) -> None:
     """One network, from values that the environment has to values that it gets."""
-    addresses, given = {}, []
-    for name in native.network.inputs:
-        given.append(_dense(environment[name], name in native.last))
-        addresses[name] = given[-1].data_ptr()
-    for name in native.network.outputs:
-        made = environment[name] = torch.empty(native.shapes[name])
-        addresses[name] = made.data_ptr()
-    native(addresses)
-
-
-def _dense(x: Tensor, is_last: bool) -> Tensor:
-    return x.contiguous(memory_format=torch.channels_last) if is_last else x.contiguous()
+    tensors = []
+    for name, is_last in native.given:
+        x = environment[name]
+        tensors.append(x.contiguous(memory_format=torch.channels_last) if is_last else x.contiguous())
+    for name, shape in native.made:
+        made = environment[name] = torch.empty(shape)
+        tensors.append(made)
+    native([tensor.data_ptr() for tensor in tensors])
