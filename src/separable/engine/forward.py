@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from separable.engine.lower import lower
-from separable.engine.lowered import Call, Lowered
+from separable.engine.lowered import Call, Lowered, Name
 from separable.engine.record import record
 from separable.kernels.isa import Isa
 from separable.runtime.environment import Environment
@@ -28,12 +29,20 @@ class Forward:
 
     def __call__(self, inputs: Sequence[Any]) -> Any:
         """What the module returns for inputs like those that this was built for, ``held`` ones among them."""
-        if len(self.natives) == len(self.lowered.steps):
-            return self._run(inputs)  # nothing to keep gradients from
+        if self._is_one_network:
+            return _run(self.natives[0], inputs)[0]
         with torch.no_grad():
-            return self._run(inputs)
+            return self._through_environment(inputs)
 
-    def _run(self, inputs: Sequence[Any]) -> Any:
+    @cached_property
+    def _is_one_network(self) -> bool:
+        """Whether a single network reads the inputs as they come and makes the only output as it goes."""
+        if len(self.natives) != len(self.lowered.steps) or len(self.natives) != 1:
+            return False
+        given, made = ([name for name, _ in names] for names in (self.natives[0].given, self.natives[0].made))
+        return given == list(self.lowered.inputs) and self.lowered.outputs == Name(name=made[0])
+
+    def _through_environment(self, inputs: Sequence[Any]) -> Any:
         lowered = self.lowered
         environment = Environment(lowered.constants, lowered.shapes, lowered.views, torch.stack)
         for name, x in zip(lowered.inputs, inputs, strict=True):
@@ -43,7 +52,9 @@ class Forward:
             if isinstance(step, Call):
                 environment[step.name] = step.run(environment)
             else:
-                _run(self.natives[i], environment)
+                native = self.natives[i]
+                made = _run(native, [environment[name] for name, _ in native.given])
+                environment.update(zip((name for name, _ in native.made), made, strict=True))
         return lowered.result(environment)
 
     def __str__(self) -> str:
@@ -92,13 +103,11 @@ def is_channels_last(x: Any) -> bool:
     )
 
 
-def _run(native: NativeNetwork, environment: Environment) -> None:
-    """One network, from values that the environment has to values that it gets."""
-    tensors = []
-    for name, is_last in native.given:
-        x = environment[name]
-        tensors.append(x.contiguous(memory_format=torch.channels_last) if is_last else x.contiguous())
-    for name, shape in native.made:
-        made = environment[name] = torch.empty(shape)
-        tensors.append(made)
-    native([tensor.data_ptr() for tensor in tensors])
+def _run(native: NativeNetwork, tensors: Sequence[Tensor]) -> list[Tensor]:
+    given = [
+        x.contiguous(memory_format=torch.channels_last) if is_last else x.contiguous()
+        for x, (_, is_last) in zip(tensors, native.given, strict=True)
+    ]
+    made = [torch.empty(shape) for _, shape in native.made]
+    native([x.data_ptr() for x in (*given, *made)])
+    return made
