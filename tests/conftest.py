@@ -1,4 +1,4 @@
-"""For every test: a cache that goes away with the run, and, for those who ask, a clock that shows MACs as time."""
+"""For every test: a cache that goes away with the run. For those who ask: levels, and a clock that shows MACs."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from separable import pipeline
 from separable.cost import Comparison, Timing, count
+from separable.kernels import isa as instruction_sets
+from separable.kernels.isa import SHAPES, Isa, host
 from separable.nn import FactorizedConv
 
 # The same examples in every run: a failure that somebody sees, everybody can see.
@@ -24,6 +26,20 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SEPARABLE_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+OWN = instruction_sets.levels()
+WIDEST = max(SHAPES, key=lambda level: SHAPES[level])
+
+
+@pytest.fixture(params=dict.fromkeys((*OWN, WIDEST)))
+def isa(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Isa:
+    """Each level that this machine runs, and the widest; by indirect parameters any other.
+
+    A level that this machine lacks has its lanes and its registers, and this machine's instructions.
+    """
+    monkeypatch.setattr(instruction_sets, "levels", lambda: tuple(dict.fromkeys((*OWN, *SHAPES))))
+    return host(request.param)
 
 
 def in_turns(original_s: float, rewritten_s: float) -> Comparison:

@@ -12,6 +12,7 @@ from torch.utils import _pytree as pytree
 
 from separable.engine import compile
 from separable.errors import ModelError, SeparableError
+from separable.kernels.isa import SHAPES, Isa
 
 CLOSE = 1e-5  # relative; sums of some hundred float32 products in another order
 
@@ -39,6 +40,14 @@ def test_a_network_gives_what_pytorch_gives(name: str) -> None:
         agree(program(x), expected(model, x))
         y = torch.randn(shape)
         agree(program(y), expected(model, y))
+
+
+@pytest.mark.parametrize("isa", SHAPES, indirect=True)
+@pytest.mark.parametrize("name", ["inverted residuals", "branches", "a multiplier", "groups", "a signal"])
+def test_a_network_gives_the_same_in_panels_of_every_width(name: str, isa: Isa) -> None:
+    make, shape = NETWORKS[name]
+    model, x = build(make), torch.randn(shape)
+    agree(compile(model, x, threads=2, measure=False, level=isa.name)(x), expected(model, x))
 
 
 def test_measured_tiles_compute_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from separable.kernels import reference
 from separable.kernels.catalogue import Kernel, name_of, source_of
 from separable.kernels.chain import ARGUMENTS
-from separable.kernels.convolution import Convolution
+from separable.kernels.convolution import TARGET, Convolution
 from separable.kernels.depthwise import Depthwise
 from separable.kernels.isa import Isa
 from separable.kernels.jit import Library, object_code
@@ -74,18 +74,25 @@ def entry(kernel: Kernel, isa: Isa) -> Callable[[int, int, int, int], None]:
 _libraries: list[Library] = []
 
 
-def run(
-    kernel: Kernel,
-    isa: Isa,
-    inputs: dict[int, tuple[Layout, NDArray[np.float64], float]],
-    constants: dict[int, NDArray[np.generic]],
-    *,
-    threads: int = 1,
-) -> NDArray[np.float32]:
-    """Calls the kernel as each of ``threads`` in turn; ``inputs``: layout, map, what its border holds, by position."""
-    layout = kernel.target
-    target = guarded(layout.floats)
-    places: dict[int, NDArray[np.generic]] = {3: target}
+Inputs = dict[int, tuple[Layout, NDArray[np.float64], float]]  # layout, map, what its border holds
+Constants = dict[int, NDArray[np.generic]]
+
+
+def run(kernel: Kernel, isa: Isa, inputs: Inputs, constants: Constants, *, threads: int = 1) -> NDArray[np.float32]:
+    """Calls the kernel as each of ``threads`` in turn; inputs and constants by their position in the arguments."""
+    addresses, places = placed(kernel, inputs, constants)
+    for thread in range(threads):
+        entry(kernel, isa)(addresses.ctypes.data, thread, threads, 0)
+    result = taken(places[TARGET], kernel.target)
+    _held.clear()
+    return result
+
+
+def placed(
+    kernel: Kernel, inputs: Inputs, constants: Constants
+) -> tuple[NDArray[np.uint64], dict[int, NDArray[np.generic]]]:
+    """The arguments of a call, and the guarded buffers that they point to."""
+    places: dict[int, NDArray[np.generic]] = {TARGET: guarded(kernel.target.floats)}
     for position, (where, x, border) in inputs.items():
         places[position] = guarded(where.floats, border)
         fill(places[position], where, x)  # type: ignore[arg-type]
@@ -96,33 +103,40 @@ def run(
     addresses = np.zeros(ARGUMENTS, np.uint64)
     for position, buffer in places.items():
         addresses[position] = buffer.ctypes.data
-    for thread in range(threads):
-        entry(kernel, isa)(addresses.ctypes.data, thread, threads, 0)
+    return addresses, places
+
+
+def taken(target: NDArray[np.float32], layout: Layout) -> NDArray[np.float32]:
+    """The map (c, h, w) that a kernel has written, and nothing else."""
     result = read(target, layout).copy()
     view(target, layout)[...] = POISON
     assert (target == POISON).all(), "the kernel wrote outside the pixels of its target"
-    _held.clear()
     return result
+
+
+def given(kernel: Convolution | Depthwise | Winograd, isa: Isa) -> tuple[Inputs, Constants, NDArray[np.float64]]:
+    """Random numbers for a convolution, and what float64 makes of them before the activation."""
+    spec = kernel.spec
+    rng = np.random.default_rng(spec.macs)
+    x = rng.standard_normal((spec.c_in, *spec.size)).astype(np.float32).astype(np.float64)
+    weight = rng.standard_normal(spec.weight_shape).astype(np.float32)
+    bias = rng.standard_normal(spec.c_out).astype(np.float32)
+    inputs: Inputs = {0: (kernel.source, x, 0.0)}
+    expected = reference.convolve(x, weight.astype(np.float64), bias.astype(np.float64), spec)
+    if kernel.residual is not None:
+        beside = rng.standard_normal(expected.shape).astype(np.float32).astype(np.float64)
+        inputs[4] = (kernel.residual, beside, float("nan"))
+        expected = expected + beside
+    constants: Constants = {1: kernel.pack(weight, isa), 2: kernel.pack_bias(bias, isa)}
+    if isinstance(kernel, Convolution) and not kernel.is_rowwise:
+        constants |= dict(zip((5, 6, 7), kernel.offsets(), strict=True))
+    return inputs, constants, expected
 
 
 def beside_float64(
     kernel: Convolution | Depthwise | Winograd, isa: Isa, *, shares: int = 1
 ) -> tuple[NDArray[np.float32], NDArray[np.float64], float]:
     """What the kernel gives for random numbers, what float64 gives, and the largest sum before the activation."""
-    spec = kernel.spec
-    rng = np.random.default_rng(spec.macs)
-    x = rng.standard_normal((spec.c_in, *spec.size)).astype(np.float32).astype(np.float64)
-    weight = rng.standard_normal(spec.weight_shape).astype(np.float32)
-    bias = rng.standard_normal(spec.c_out).astype(np.float32)
-    inputs = {0: (kernel.source, x, 0.0)}
-    expected = reference.convolve(x, weight.astype(np.float64), bias.astype(np.float64), spec)
-    if kernel.residual is not None:
-        beside = rng.standard_normal(expected.shape).astype(np.float32).astype(np.float64)
-        inputs[4] = (kernel.residual, beside, float("nan"))
-        expected = expected + beside
-    largest = float(np.abs(expected).max())
-    constants: dict[int, NDArray[np.generic]] = {1: kernel.pack(weight, isa), 2: kernel.pack_bias(bias, isa)}
-    if isinstance(kernel, Convolution) and not kernel.is_rowwise:
-        constants |= dict(zip((5, 6, 7), kernel.offsets(), strict=True))
+    inputs, constants, expected = given(kernel, isa)
     got = run(kernel, isa, inputs, constants, threads=shares)
-    return got, reference.activate(expected, kernel.activation), largest
+    return got, reference.activate(expected, kernel.activation), float(np.abs(expected).max())

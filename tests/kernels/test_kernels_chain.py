@@ -11,17 +11,11 @@ from separable.kernels.chain import OF_A_LINK, Chain, Link, ring_rows
 from separable.kernels.convolution import Convolution, Tile
 from separable.kernels.depthwise import Depthwise
 from separable.kernels.epilogue import Activation
-from separable.kernels.isa import Isa, host, levels
+from separable.kernels.isa import Isa
 from separable.kernels.layout import panels, planar
 from separable.spec import ConvSpec
 
 RELU6 = Activation(kind="clamp", low=0.0, high=6.0)
-
-
-@pytest.fixture(params=levels())
-def isa(request: pytest.FixtureRequest) -> Isa:
-    """Each level that this machine runs."""
-    return host(request.param)
 
 
 def chain_of(specs: tuple[ConvSpec, ...], isa: Isa, rows: int, *, adds: bool = False, tall: int = 1) -> Chain:
@@ -29,7 +23,7 @@ def chain_of(specs: tuple[ConvSpec, ...], isa: Isa, rows: int, *, adds: bool = F
     links: list[Link] = []
     first = specs[0]
     source = panels(first.c_in, first.size, isa.lanes, first.padding)
-    if first.c_in < isa.lanes:
+    if first.c_in < isa.lanes and first.groups == 1:
         source = planar(first.c_in, first.size, first.padding)
     for i, spec in enumerate(specs):
         is_last = i == len(specs) - 1

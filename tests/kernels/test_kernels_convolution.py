@@ -9,17 +9,11 @@ from separable.kernels.convolution import Convolution, Tile
 from separable.kernels.depthwise import Depthwise
 from separable.kernels.epilogue import KINDS, NONE, Activation
 from separable.kernels.ir import Module
-from separable.kernels.isa import Isa, host, levels
+from separable.kernels.isa import Isa
 from separable.kernels.layout import NO_BORDER, Border, Layout, channels_last, panels, planar
 from separable.spec import ConvSpec
 
 BORDER: Border = ((1, 2), (3, 1))
-
-
-@pytest.fixture(params=levels())
-def isa(request: pytest.FixtureRequest) -> Isa:
-    """Each level that this machine runs."""
-    return host(request.param)
 
 
 def agrees(kernel: Convolution | Depthwise, isa: Isa, *, threads: int = 1, order: np.ndarray | None = None) -> None:

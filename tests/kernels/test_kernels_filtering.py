@@ -6,24 +6,13 @@ import itertools
 
 import numpy as np
 import pytest
+from every_filter import job_for, weights
 from guarded import POISON, guarded
 
-from separable.filters.borders import Border
-from separable.filters.passes import FLOATS, Job, Kernel, Place, Plan, Reach, kernel_of
-from separable.kernels.isa import Isa, host, levels
+from separable.filters.passes import FLOATS, Kernel, Plan, kernel_of
+from separable.kernels.isa import Isa
 
 TYPES = ("uint8", "uint16", "int16", "float16", "float32", "float64")
-
-
-@pytest.fixture(params=levels())
-def isa(request: pytest.FixtureRequest) -> Isa:
-    """Each level that this machine runs."""
-    return host(request.param)
-
-
-def weights(length: int, every: int = 1) -> np.ndarray:
-    found = np.random.default_rng(length).standard_normal(length) / length
-    return found * (np.arange(length) % every == 0)
 
 
 def fenced(shape: tuple[int, ...], dtype: str) -> np.ndarray:
@@ -48,24 +37,7 @@ def run(
     *,
     streams: bool = False,
 ) -> None:
-    height, width, channels = target.shape
-    places = [
-        Place(dtype=a.dtype.name, planes=(), plane_strides=(), row=a.strides[0], pixel=a.strides[1])
-        for a in (source, target)
-    ]
-    job = Job(
-        work=work,
-        source=places[0],
-        target=places[1],
-        terms=tuple(pairs),
-        rows=Reach(size=height, first=0, last=height),
-        columns=Reach(size=width, first=0, last=width),
-        channels=channels,
-        border=Border("nearest"),
-        threads=2,
-        streams=streams,
-    )
-    Plan(job, isa).run(source.ctypes.data, target.ctypes.data)
+    Plan(job_for(source, target, pairs, work, streams=streams), isa).run(source.ctypes.data, target.ctypes.data)
 
 
 def expected(image: np.ndarray, pairs: list[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:

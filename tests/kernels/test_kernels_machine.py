@@ -2,8 +2,6 @@
 
 import ctypes
 import os
-import shutil
-import subprocess
 import threading
 from pathlib import Path
 
@@ -12,24 +10,10 @@ import pytest
 
 from separable.errors import SeparableError, SeparableWarning
 from separable.kernels import jit
-from separable.kernels.across import Normalise, Reduce, Softmax
-from separable.kernels.catalogue import Kernel, name_of, source_of
-from separable.kernels.convolution import Convolution, Tile
-from separable.kernels.depthwise import Depthwise
-from separable.kernels.elementwise import OPERATIONS, Elementwise
-from separable.kernels.epilogue import KINDS, Activation
-from separable.kernels.gathering import Gather
-from separable.kernels.group_norm import GroupNorm
 from separable.kernels.ir import Module, Value, constant, vector
 from separable.kernels.isa import Isa, host, levels, target
 from separable.kernels.jit import Library, object_code
-from separable.kernels.layout import panels
 from separable.kernels.pool import APART, PHASE_WORDS, TOGETHER, Pool, shared_pool
-from separable.kernels.winograd import Winograd
-from separable.spec import ConvSpec
-
-ZEN4 = {"triple": "x86_64-unknown-linux-gnu", "cpu": "znver4"}
-ARM = {"triple": "aarch64-unknown-linux-gnu", "cpu": "cortex-a72"}
 
 
 def adder(amount: int, name: str = "more") -> str:
@@ -83,91 +67,6 @@ def test_a_folder_that_cannot_be_written_costs_a_warning(tmp_path: Path, monkeyp
 def test_a_missing_function_is_named() -> None:
     with pytest.raises(SeparableError, match="'nothing'"):
         Library([object_code(adder(3), host())], host()).address("nothing")
-
-
-def layers(isa: Isa) -> list[Convolution | Depthwise | Winograd]:
-    dense = ConvSpec(40, 21, 3, (9, 9), padding=1)
-    pointwise, depthwise = ConvSpec(40, 70, 1, (9, 9)), ConvSpec(40, 40, 3, (9, 9), padding=1, groups=40)
-    source, wide = panels(40, (9, 9), isa.lanes, depthwise.padding), panels(70, (9, 9), isa.lanes)
-    return [
-        Convolution(spec=pointwise, source=source, target=wide, tile=Tile(pixels=4, vectors=2, block=4)),
-        Depthwise(spec=depthwise, source=source, target=panels(40, (9, 9), isa.lanes), rows=2, columns=4),
-        Winograd(
-            spec=dense,
-            source=source,
-            target=panels(21, (9, 9), isa.lanes),
-            width=4,
-            tile=Tile(pixels=4, vectors=2, block=1),
-        ),
-    ]
-
-
-def between(isa: Isa) -> list[Kernel]:
-    """What stands between layers, in channels that fill no panel."""
-    one, wide = panels(21, (6, 7), isa.lanes), panels(21, (12, 14), isa.lanes)
-    return [
-        Normalise(source=one, target=one, eps=1e-5),
-        Softmax(source=one, target=one),
-        *(Reduce(kind=kind, source=one, target=panels(1, (6, 7), isa.lanes)) for kind in ("max", "mean")),
-        Gather(source=panels(84, (6, 7), isa.lanes), target=wide, step=(2, 2)),
-        GroupNorm(source=one, target=one, groups=3, eps=1e-5),
-        *(Elementwise(operation=each, source=one, target=one, other=one) for each in OPERATIONS),
-        *(
-            Elementwise(operation="keep", source=one, target=one, activation=Activation(kind=kind, high=1.0))
-            for kind in KINDS
-        ),
-    ]
-
-
-@pytest.mark.parametrize(("level", "where"), [("avx512", ZEN4), ("neon", ARM)], ids=["avx512", "neon"])
-def test_code_for_another_processor_can_be_written(level: str, where: dict[str, str]) -> None:
-    isa = target(level, **where)
-    kernels = [*layers(isa), *between(isa)]
-    assert all(object_code(source_of(kernel, isa), isa).startswith(b"\x7fELF") for kernel in kernels)
-
-
-DRIVER = """
-#include <stdio.h>
-void {name}(void**, long, long, long);
-static float x[{x}], w[{w}], b[{b}], y[{y}];
-int main(void) {{
-  if (fread(x, 4, {x}, stdin) != {x} || fread(w, 4, {w}, stdin) != {w} || fread(b, 4, {b}, stdin) != {b}) return 1;
-  void* arguments[8] = {{x, w, b, y}};
-  for (long t = 0; t < 2; ++t) {name}(arguments, t, 2, 0);
-  return fwrite(y, 4, {y}, stdout) != {y};
-}}
-"""
-
-
-@pytest.mark.skipif(
-    not (shutil.which("qemu-aarch64") and shutil.which("aarch64-linux-gnu-gcc")),
-    reason="needs qemu-user and gcc-aarch64-linux-gnu",
-)
-@pytest.mark.parametrize("which", [0, 1, 2], ids=["pointwise", "depthwise", "winograd"])
-def test_neon_code_computes_the_layer_in_an_emulator(which: int, tmp_path: Path) -> None:
-    from guarded import fill, read
-
-    from separable.kernels import reference
-
-    isa = target("neon", **ARM)
-    kernel = layers(isa)[which]
-    rng = np.random.default_rng(0)
-    image = rng.standard_normal((40, 9, 9)).astype(np.float32).astype(np.float64)
-    weight = rng.standard_normal(kernel.spec.weight_shape).astype(np.float32)
-    bias = rng.standard_normal(kernel.spec.c_out).astype(np.float32)
-    x = np.zeros(kernel.source.floats, np.float32)
-    fill(x, kernel.source, image)
-    w, b = kernel.pack(weight, isa), kernel.pack_bias(bias, isa)
-    sizes = {"x": x.size, "w": w.size, "b": b.size, "y": kernel.target.floats}
-    (tmp_path / "driver.c").write_text(DRIVER.format(name=name_of(kernel), **sizes))
-    (tmp_path / "kernel.o").write_bytes(object_code(source_of(kernel, isa), isa))
-    compiler = ["aarch64-linux-gnu-gcc", "-static", "driver.c", "kernel.o", "-o", "driver"]
-    subprocess.run(compiler, cwd=tmp_path, check=True)
-    given = x.tobytes() + w.tobytes() + b.tobytes()
-    done = subprocess.run(["qemu-aarch64", "./driver"], cwd=tmp_path, input=given, check=True, capture_output=True)
-    got = read(np.frombuffer(done.stdout, np.float32), kernel.target)
-    expected = reference.convolve(image, weight.astype(np.float64), bias.astype(np.float64), kernel.spec)
-    np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-4)
 
 
 def counter() -> Library:

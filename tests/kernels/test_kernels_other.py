@@ -13,7 +13,7 @@ from separable.kernels.elementwise import Elementwise, spread
 from separable.kernels.epilogue import Activation
 from separable.kernels.gathering import Gather
 from separable.kernels.group_norm import GroupNorm
-from separable.kernels.isa import Isa, host, levels
+from separable.kernels.isa import Isa
 from separable.kernels.layout import NO_BORDER, Border, Layout, channels_last, panels, planar
 from separable.kernels.moving import Move
 from separable.kernels.pooling import GlobalAverage, Pool
@@ -21,12 +21,6 @@ from separable.spec import ConvSpec
 
 BORDER: Border = ((1, 2), (0, 3))
 NOWHERE = float("nan")
-
-
-@pytest.fixture(params=levels())
-def isa(request: pytest.FixtureRequest) -> Isa:
-    """Each level that this machine runs."""
-    return host(request.param)
 
 
 def numbers(*shape: int) -> np.ndarray:

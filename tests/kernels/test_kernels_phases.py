@@ -8,7 +8,7 @@ from separable.kernels.convolution import Convolution, Tile
 from separable.kernels.depthwise import Depthwise
 from separable.kernels.elementwise import Elementwise
 from separable.kernels.epilogue import Activation
-from separable.kernels.isa import Isa, host, levels
+from separable.kernels.isa import Isa
 from separable.kernels.layout import Layout, panels, planar
 from separable.kernels.winograd import Winograd
 from separable.spec import ConvSpec
@@ -16,12 +16,6 @@ from separable.spec import ConvSpec
 STEP = (2, 3)
 PHASES = [(0, 0), (1, 0), (1, 2)]
 RELU = Activation(kind="relu")
-
-
-@pytest.fixture(params=levels())
-def isa(request: pytest.FixtureRequest) -> Isa:
-    """Each level that this machine runs."""
-    return host(request.param)
 
 
 def phase_of(channels: int, size: tuple[int, int], first: tuple[int, int], isa: Isa) -> Layout:

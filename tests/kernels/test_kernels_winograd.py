@@ -7,8 +7,8 @@ from guarded import beside_float64, run
 from separable.errors import SpecError
 from separable.kernels.catalogue import source_of
 from separable.kernels.convolution import Tile
-from separable.kernels.epilogue import KINDS, Activation
-from separable.kernels.isa import Isa, host, levels
+from separable.kernels.epilogue import Activation
+from separable.kernels.isa import Isa
 from separable.kernels.layout import NO_BORDER, Border, Layout, panels
 from separable.kernels.winograd import Winograd
 from separable.spec import ConvSpec
@@ -16,12 +16,6 @@ from separable.spec import ConvSpec
 BORDER: Border = ((1, 2), (3, 1))
 CLOSE = {2: 5e-6, 4: 2e-5}  # of the largest output, by the width of a tile
 TILE = Tile(pixels=4, vectors=2, block=2)
-
-
-@pytest.fixture(params=levels())
-def isa(request: pytest.FixtureRequest) -> Isa:
-    """Each level that this machine runs."""
-    return host(request.param)
 
 
 def kernel_for(
@@ -88,7 +82,7 @@ def test_a_border_wider_than_the_padding_is_not_read_as_padding(width: int, isa:
     assert error_of(kernel, isa) < CLOSE[width]
 
 
-@pytest.mark.parametrize("kind", sorted(KINDS.keys() - {"exp"}))  # its error grows with what it is given
+@pytest.mark.parametrize("kind", ["none", "relu", "clamp", "silu"])
 def test_an_activation_is_applied_behind_the_residual(kind: str, isa: Isa) -> None:
     spec = ConvSpec(9, 20, 3, (5, 7), padding=1)
     activation = Activation(kind=kind, low=-0.5 if kind == "clamp" else 0.1, high=0.7)

@@ -187,13 +187,8 @@ class Plan:
             Columns(work=job.work, taps=taps, pixel=kind, adds=t > 0, streams=self.streams and t == len(job.terms) - 1)
             for t, (taps, kind) in enumerate(zip(self.column_taps, kinds, strict=True))
         )
-        filtering = Filtering(
-            work=job.work,
-            source=job.source.dtype,
-            rows=rows,
-            columns=columns,
-        )
-        self._entries = entries(filtering, self.isa)
+        self.filtering = Filtering(work=job.work, source=job.source.dtype, rows=rows, columns=columns)
+        self._entries = entries(self.filtering, self.isa)
 
     def _tables(self) -> dict[str, int]:
         """Which row lies where, in the image and in the ring, and which column."""

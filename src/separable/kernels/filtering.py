@@ -68,24 +68,36 @@ class Entries:
 @cache
 def entries(filtering: Filtering, isa: Isa) -> Entries:
     """The machine code of a filter, from the disk where it lies there."""
-    work = filtering.work
-    driver, load = f"filter_{work}", load_name(filtering.source, work)
-    writers: dict[str, Callable[[Module], None]] = {
-        driver: lambda m: m.function(driver, SIGNATURE, lambda f, p: _Driver(f, p, work, isa).write()),
-        load: lambda m: write_load(m, filtering.source, work, isa),
-    }
-    # Rows come last: they call functions, and of objects that are loaded after the first that does, LLVM's loader
-    # (22, large code model) places the constants wrongly: a limit of 255 was read as 0.
-    writers |= {columns.name: partial(write_columns, spec=columns, isa=isa) for columns in filtering.columns}
-    writers |= {rows.name: partial(write_rows, spec=rows, isa=isa) for rows in filtering.rows}
-    library = Library([object_code(_source(write), isa) for write in writers.values()], isa)
+    library = Library([object_code(text, isa) for text in sources(filtering, isa).values()], isa)
     return Entries(
         library=library,
-        driver=library.address(driver),
-        load=library.address(load),
+        driver=library.address(_driver_name(filtering.work)),
+        load=library.address(load_name(filtering.source, filtering.work)),
         rows=tuple(library.address(rows.name) for rows in filtering.rows),
         columns=tuple(library.address(columns.name) for columns in filtering.columns),
     )
+
+
+def sources(filtering: Filtering, isa: Isa) -> dict[str, str]:
+    """The LLVM module of each function by the function's name, in the order in which they can be loaded.
+
+    Rows come last: they call functions, and of objects that are loaded after the first that does, LLVM's loader
+    (22, large code model) places the constants wrongly: a limit of 255 was read as 0.
+    """
+    work = filtering.work
+    writers: dict[str, Callable[[Module], None]] = {
+        _driver_name(work): lambda m: m.function(
+            _driver_name(work), SIGNATURE, lambda f, p: _Driver(f, p, work, isa).write()
+        ),
+        load_name(filtering.source, work): lambda m: write_load(m, filtering.source, work, isa),
+    }
+    writers |= {columns.name: partial(write_columns, spec=columns, isa=isa) for columns in filtering.columns}
+    writers |= {rows.name: partial(write_rows, spec=rows, isa=isa) for rows in filtering.rows}
+    return {name: _source(write) for name, write in writers.items()}
+
+
+def _driver_name(work: str) -> str:
+    return f"filter_{work}"
 
 
 def _source(write: Callable[[Module], None]) -> str:
@@ -117,7 +129,7 @@ class _Driver:
 
         # A thread may take every unit, and no more than that.
         f.loop(0, words["units"], take)
-        if self.isa.name != "neon":  # there the barrier that ends every step is one for such stores too
+        if self.isa.is_x86:  # elsewhere the barrier that ends every step is one for such stores too
             f.module.declare("llvm.x86.sse.sfence", "void", [])
             f.raw("call void @llvm.x86.sse.sfence()")
 

@@ -27,6 +27,11 @@ class Isa:
         """Everything that decides the machine code, as one string."""
         return f"{self.name}|{self.triple}|{self.cpu}|{self.features}"
 
+    @property
+    def is_x86(self) -> bool:
+        """Whether the code is for x86-64: lanes and registers of any level can be compiled for any processor."""
+        return self.triple.startswith("x86_64")
+
     def __str__(self) -> str:
         return f"{self.name} ({self.lanes} lanes, {self.registers} registers, {self.cpu})"
 

@@ -152,9 +152,9 @@ def _module(isa: Isa) -> str:
     module = Module()
     for name in ("pthread_mutex_lock", "pthread_mutex_unlock", "pthread_cond_broadcast"):
         module.declare(name, "i32", ["ptr"])
-    pause = "llvm.aarch64.hint" if isa.name == "neon" else "llvm.x86.sse2.pause"
-    module.declare(pause, "void", ["i32"] if isa.name == "neon" else [])
-    nap = f"call void @{pause}({'i32 1' if isa.name == 'neon' else ''})"
+    pause = "llvm.x86.sse2.pause" if isa.is_x86 else "llvm.aarch64.hint"
+    module.declare(pause, "void", [] if isa.is_x86 else ["i32"])
+    nap = f"call void @{pause}({'' if isa.is_x86 else 'i32 1'})"
     module.function("pool_wait", ["ptr", "i64", "i64"], lambda f, p: _wait(f, p, nap))
     module.function("pool_wake", ["ptr"], _wake)
     module.function("pool_barrier", ["ptr", "i64"], _barrier)
