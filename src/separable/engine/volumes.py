@@ -13,14 +13,16 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from separable.engine.operators import read
+from separable.engine.operators import ACTIVATIONS, read
 from separable.engine.reading import Request, UnsupportedError, Volume
 from separable.kernels.epilogue import NONE
 from separable.runtime.environment import slice_name
 from separable.runtime.network import Affine, Combine, Convolve, Edit, Mean, Network, Node
 from separable.spec import ConvSpec
 
-ACROSS = frozenset({"amax", "max", "_softmax"})  # they count their axes with the depth
+ARITHMETIC = {"add", "sub", "rsub", "mul", "div", "maximum", "minimum", "neg", "pow", "_prelu_kernel"}
+BY_CHANNEL = {"cat", "slice", "native_batch_norm", "_native_batch_norm_legit_no_training"}
+ON_EACH_SLICE = ACTIVATIONS.keys() | ARITHMETIC | BY_CHANNEL
 NO_DEPTH = "it mixes slices in a way that has no native operator"
 
 
@@ -28,7 +30,7 @@ def read_volume(operation: str, request: Request, result: str) -> list[Node]:
     """The nodes of a call of ``aten::operation``; they write the slices of ``result``, or ``result`` if it is flat."""
     if operation in SPATIAL:
         return SPATIAL[operation](request, result)
-    if len(request.shape) != 5 or operation in ACROSS:
+    if len(request.shape) != 5 or operation not in ON_EACH_SLICE or request.arguments.get("training"):
         raise UnsupportedError(NO_DEPTH)
     nodes: list[Node] = []
     for d in range(request.shape[2]):

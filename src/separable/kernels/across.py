@@ -133,7 +133,7 @@ class _Emitter:
     def _reduce(self, kernel: Reduce) -> None:
         f = self.f
         if kernel.kind == "max":
-            found = self._over(lambda v, _: v, f.greater, float("-inf"))
+            found = self._over(lambda v, _: v, f.maximum, float("-inf"))
         else:
             count = constant(1 / kernel.source.channels)
             found = [f.float("fmul", total, count) for total in self._sums(lambda v, _: v)]

@@ -15,15 +15,15 @@ from separable.kernels.convolution import SIGNATURE
 from separable.kernels.epilogue import NONE, Activation, activate
 from separable.kernels.ir import Function, Index, Module, Value, vector
 from separable.kernels.isa import Isa
-from separable.kernels.layout import ITEM, Layout
+from separable.kernels.layout import ITEM, NO_BORDER, Layout
 
 OPERATIONS: dict[str, Callable[[Function, Value, Value], Value]] = {
     "add": lambda f, x, y: f.float("fadd", x, y),
     "subtract": lambda f, x, y: f.float("fsub", x, y),
     "multiply": lambda f, x, y: f.float("fmul", x, y),
     "divide": lambda f, x, y: f.float("fdiv", x, y),
-    "maximum": lambda f, x, y: f.greater(x, y),
-    "minimum": lambda f, x, y: f.smaller(x, y),
+    "maximum": lambda f, x, y: f.maximum(x, y),
+    "minimum": lambda f, x, y: f.minimum(x, y),
     "slope": lambda f, x, y: f.where_negative(x, f.float("fmul", x, y), x),
 }
 SOURCE, TARGET, OTHER = 0, 3, 4
@@ -50,8 +50,8 @@ class Elementwise:
 
 
 def spread(layout: Layout, over: Layout) -> Layout:
-    """A map of one pixel, read as if it had the size of ``over``."""
-    return replace(layout, height=over.height, width=over.width, pixel=0, row=0)
+    """A map of one pixel, from that pixel on, read as if it had the size of ``over``."""
+    return replace(layout, height=over.height, width=over.width, pixel=0, row=0, border=NO_BORDER)
 
 
 def write(module: Module, name: str, kernel: Elementwise, isa: Isa) -> None:

@@ -90,7 +90,9 @@ def _sigmoid(f: Function, x: Value) -> Value:
 
 
 def _silu(f: Function, x: Value) -> Value:
+    """x/(1 + e⁻ˣ), which is nothing from −88 down, where e⁻ˣ overflows."""
     n = x.lanes
+    x = f.greater(constant(-88.0, n), x)
     e = exponential(f, f.float("fsub", constant(0.0, n), x))
     return f.float("fdiv", x, f.float("fadd", constant(1.0, n), e))
 
@@ -132,9 +134,10 @@ def _gelu_tanh(f: Function, x: Value) -> Value:
 def _mish(f: Function, x: Value) -> Value:
     """x·tanh(ln(1 + eˣ)) = x·n/(n + 2) with n = eˣ·(eˣ + 2), which is 1 to the last digit from 20 on."""
     n = x.lanes
+    x = f.greater(constant(-88.0, n), x)  # and nothing from there down
     e = exponential(f, f.smaller(constant(20.0, n), x))
     part = f.float("fmul", e, f.float("fadd", e, constant(2.0, n)))
-    return f.float("fdiv", f.float("fmul", x, part), f.float("fadd", part, constant(2.0, n)))
+    return f.float("fmul", x, f.float("fdiv", part, f.float("fadd", part, constant(2.0, n))))
 
 
 def _softplus(f: Function, x: Value) -> Value:

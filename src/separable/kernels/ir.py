@@ -235,6 +235,14 @@ class Function:
         """The smaller of two floats; ``b`` when it is not a number."""
         return self.select(self._mask("olt", a, b), a, b)
 
+    def maximum(self, a: Value, b: Value) -> Value:
+        """The larger of two floats; not a number where one of them is not."""
+        return self.select(self._mask("uno", a, a), a, self.greater(a, b))
+
+    def minimum(self, a: Value, b: Value) -> Value:
+        """The smaller of two floats; not a number where one of them is not."""
+        return self.select(self._mask("uno", a, a), a, self.smaller(a, b))
+
     def where_negative(self, x: Value, a: Value, b: Value) -> Value:
         """``a`` where x < 0, else ``b``."""
         return self.select(self._mask("olt", x, constant(0.0, x.lanes)), a, b)

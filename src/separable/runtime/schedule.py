@@ -254,8 +254,10 @@ class _Scheduler:
             tables = {elementwise.OTHER: np.pad(operator.slope, (0, target.panels * self.isa.lanes - target.channels))}
         else:
             operation, other = operator.operation, self.layouts[node.inputs[1]]
-            places = {**places, elementwise.OTHER: Place(map=node.inputs[1])}
-        if other.pixels == 1 and target.pixels > 1:
+            is_spread = other.pixels == 1 < target.pixels
+            start = Place(map=node.inputs[1], offset=other.offset() if is_spread else 0)
+            places = {**places, elementwise.OTHER: start}
+        if other.pixels == 1 < target.pixels:
             other = spread(other, target)
         if other.channels == 1:
             other = replace(other, panel=0)
