@@ -93,7 +93,7 @@ class _Lowering:
         shape = self.shapes[name] = tuple(value.shape)
         if value.dtype != torch.float32:
             return Foreign(reason=f"it reads {value.dtype}")
-        if len(shape) == 5 and shape[0] == self.batch:
+        if len(shape) == 5 and shape[0] == self.batch and shape[2]:
             n, c, depth, h, w = shape
             names = [slice_name(name, d) for d in range(depth)]
             self.shapes |= dict.fromkeys(names, (n, c, h, w))
