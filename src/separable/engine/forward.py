@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from separable.engine.lower import lower
-from separable.engine.lowered import Call, Lowered
+from separable.engine.lowered import Call, Lowered, Name
 from separable.engine.record import record
 from separable.kernels.isa import Isa
 from separable.runtime.environment import Environment
@@ -28,15 +29,32 @@ class Forward:
 
     def __call__(self, inputs: Sequence[Any]) -> Any:
         """What the module returns for inputs like those that this was built for, ``held`` ones among them."""
+        if self._is_one_network:
+            return _run(self.natives[0], inputs)[0]
+        with torch.no_grad():
+            return self._through_environment(inputs)
+
+    @cached_property
+    def _is_one_network(self) -> bool:
+        """Whether a single network reads the inputs as they come and makes the only output as it goes."""
+        if len(self.natives) != len(self.lowered.steps) or len(self.natives) != 1:
+            return False
+        given, made = ([name for name, _ in names] for names in (self.natives[0].given, self.natives[0].made))
+        return given == list(self.lowered.inputs) and self.lowered.outputs == Name(name=made[0])
+
+    def _through_environment(self, inputs: Sequence[Any]) -> Any:
         lowered = self.lowered
         environment = Environment(lowered.constants, lowered.shapes, lowered.views, torch.stack)
-        environment.update({name: x for name, x in zip(lowered.inputs, inputs, strict=True) if name is not None})
-        with torch.no_grad():
-            for i, step in enumerate(lowered.steps):
-                if isinstance(step, Call):
-                    environment[step.name] = step.run(environment)
-                else:
-                    _run(self.natives[i], environment)
+        for name, x in zip(lowered.inputs, inputs, strict=True):
+            if name is not None:
+                environment[name] = x
+        for i, step in enumerate(lowered.steps):
+            if isinstance(step, Call):
+                environment[step.name] = step.run(environment)
+            else:
+                native = self.natives[i]
+                made = _run(native, [environment[name] for name, _ in native.given])
+                environment.update(zip((name for name, _ in native.made), made, strict=True))
         return lowered.result(environment)
 
     def __str__(self) -> str:
@@ -85,17 +103,11 @@ def is_channels_last(x: Any) -> bool:
     )
 
 
-def _run(native: NativeNetwork, environment: Environment) -> None:
-    """One network, from values that the environment has to values that it gets."""
-    addresses, given = {}, []
-    for name in native.network.inputs:
-        given.append(_dense(environment[name], name in native.last))
-        addresses[name] = given[-1].data_ptr()
-    for name in native.network.outputs:
-        made = environment[name] = torch.empty(native.shapes[name])
-        addresses[name] = made.data_ptr()
-    native(addresses)
-
-
-def _dense(x: Tensor, is_last: bool) -> Tensor:
-    return x.contiguous(memory_format=torch.channels_last) if is_last else x.contiguous()
+def _run(native: NativeNetwork, tensors: Sequence[Tensor]) -> list[Tensor]:
+    given = [
+        x.contiguous(memory_format=torch.channels_last) if is_last else x.contiguous()
+        for x, (_, is_last) in zip(tensors, native.given, strict=True)
+    ]
+    made = [torch.empty(shape) for _, shape in native.made]
+    native([x.data_ptr() for x in (*given, *made)])
+    return made

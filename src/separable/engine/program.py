@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,7 @@ class Program:
         self.model, self.isa, self.threads = model, isa, threads
         self._tuner = Tuner(isa, threads, is_measuring=measure)
         self._forwards: dict[tuple[Given, ...], Forward] = {}
+        self._found: dict[tuple[Any, ...], Forward] = {}
         self._preparing = threading.Lock()
 
     def prepare(self, *inputs: Array) -> Forward:
@@ -76,8 +78,15 @@ class Program:
 
     def __call__(self, *inputs: Array) -> Any:
         """What the model would give. Raises ``ModelError`` for other dtypes, other devices, and for gradients."""
+        key = _key(inputs)
+        forward = self._found.get(key)
+        if forward is not None:
+            return forward(inputs)
         tensors = [_checked(i, x) for i, x in enumerate(inputs)]
-        return self._forward(tensors)(tensors)
+        forward = self._forward(tensors)
+        if key:
+            self._found[key] = forward
+        return forward(tensors)
 
     def explain(self) -> str:
         """What runs natively, what is left to PyTorch and why, for each shape so far."""
@@ -91,7 +100,7 @@ class Program:
         """
         write(path, [saved(forward, key) for key, forward in self._forwards.items()])
 
-    def _forward(self, tensors: list[Tensor]) -> Forward:
+    def _forward(self, tensors: Sequence[Tensor]) -> Forward:
         key = tuple(Given(tuple(x.shape), x.dtype, is_channels_last(x)) for x in tensors)
         forward = self._forwards.get(key)
         if forward is None:
@@ -103,6 +112,16 @@ class Program:
         return forward
 
 
+def _key(inputs: tuple[Array, ...]) -> tuple[Any, ...]:
+    """All that a program and the checks depend on; empty where an input has to be converted, or looked at each time."""
+    key = []
+    for x in inputs:
+        if type(x) is not Tensor or x.requires_grad:
+            return ()
+        key.append((x.shape, x.stride(), x.dtype, x.device))
+    return tuple(key)
+
+
 def _checked(position: int, x: Array) -> Tensor:
     where = f"input {position} of the program"
     if isinstance(x, np.ndarray):
@@ -111,6 +130,8 @@ def _checked(position: int, x: Array) -> Tensor:
         raise ModelError(where, given=type(x).__name__, expected="a tensor or a NumPy array")
     if x.device.type != "cpu":
         raise ModelError(where, given=f"a tensor on {x.device}", expected="a tensor on the CPU")
+    if x.layout != torch.strided:
+        raise ModelError(where, given=f"a tensor of {x.layout}", expected="a dense one", remedy="Call .to_dense().")
     if x.is_floating_point() and x.dtype != torch.float32:
         raise ModelError(where, given=str(x.dtype), expected="float32", remedy="Convert it with .float().")
     if x.requires_grad and torch.is_grad_enabled():

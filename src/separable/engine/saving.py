@@ -47,7 +47,7 @@ def saved(forward: Forward, given: Sequence[Given]) -> Saved:
         networks=tuple(networks),
         shapes={name: shape for name, shape in lowered.shapes.items() if name in needed | names(lowered.outputs)},
         views=lowered.views,
-        last=tuple(name for native in forward.natives.values() for name in sorted(native.last)),
+        last=tuple(sorted(name for native in forward.natives.values() for name, is_last in native.given if is_last)),
         outputs=_outputs(lowered.outputs, lowered),
     )
 

@@ -101,16 +101,19 @@ class _Emitter:
         f.loop(first, last, unit)
 
     def _row(self, panel: Index, y: Index, start: Index, stop: Index, channels: int) -> None:
-        """``channels`` of a panel along one row: whole squares by vectors, the rest pixel by pixel."""
+        """``channels`` of a panel along one row: by squares, of which the last may do pixels of the one before again.
+
+        A row that is shorter than a square is done pixel by pixel.
+        """
         f = self.f
         reads = f.at(self.reads, f.add(self._panel(self.source, panel), f.mul(y, ITEM * self.source.row)))
         writes = f.at(self.writes, f.add(self._panel(self.target, panel), f.mul(y, ITEM * self.target.row)))
         square = self.isa.lanes if self.lanes == 1 else self.lanes
         is_vector = self.lanes > 1 or (self.source.pixel == 1 and self.target.pixel == 1)
-        whole = f.add(start, f.mul(f.div(f.sub(stop, start), square), square)) if is_vector else start
 
         def many(x: Value, _: list[Value]) -> list[Value]:
-            self._put(writes, x, channels, self._get(reads, x, channels, square), square)
+            first = f.least(x, f.sub(stop, square))
+            self._put(writes, first, channels, self._get(reads, first, channels, square), square)
             return []
 
         def one(x: Value, _: list[Value]) -> list[Value]:
@@ -123,9 +126,10 @@ class _Emitter:
                 f.store(value, writes, f.add(f.mul(x, ITEM * self.target.pixel), self._lane(self.target, c)))
             return []
 
-        if is_vector:
-            f.loop(start, whole, many, step=square)
-        f.loop(whole, stop, one)
+        if is_vector and self.source.width >= square:
+            f.loop(start, stop, many, step=square)
+        else:
+            f.loop(start, stop, one)
 
     def _panel(self, layout: Layout, panel: Index) -> Index:
         """Bytes to the first of the ``self.lanes`` channels of a panel."""
@@ -134,7 +138,7 @@ class _Emitter:
     def _lane(self, layout: Layout, c: int) -> int:
         return ITEM * (c if layout.lanes > 1 else c * layout.panel)
 
-    def _get(self, reads: Value, x: Value, channels: int, square: int) -> list[Value]:
+    def _get(self, reads: Value, x: Index, channels: int, square: int) -> list[Value]:
         """``square`` pixels as vectors of channels; of pixels, when both sides have one lane."""
         f, source = self.f, self.source
         at = f.at(reads, f.mul(x, ITEM * source.pixel))
@@ -156,7 +160,7 @@ class _Emitter:
             value = f.raw(f"insertelement {value.type} {value.name}, float {lane.name}, i64 {c}", value.type)
         return value
 
-    def _put(self, writes: Value, x: Value, channels: int, pixels: list[Value], square: int) -> None:
+    def _put(self, writes: Value, x: Index, channels: int, pixels: list[Value], square: int) -> None:
         f, target = self.f, self.target
         at = f.at(writes, f.mul(x, ITEM * target.pixel))
         if self.lanes == 1:

@@ -19,11 +19,10 @@ their work, a worker may come that late.
 from __future__ import annotations
 
 import atexit
-import contextlib
 import ctypes
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 
@@ -49,7 +48,7 @@ class Pool:
 
     def __init__(self, threads: int, isa: Isa) -> None:
         self.threads = threads
-        self._turn = threading.Lock()
+        self.turn = threading.Lock()
         self._state = np.zeros((CLAIMS + (2 * threads + 1) * LINE) // 8, np.int64)
         self._address = -(-self._state.ctypes.data // 64) * 64
         self._native = _native(isa)
@@ -63,27 +62,25 @@ class Pool:
 
     def run(self, phases: int, count: int) -> None:
         """Runs ``count`` phases that begin at address ``phases``; returns when every thread is done."""
-        with self._turn:
-            self._native.run(self._address, phases, count)
+        with self.turn:
+            self.run_in_turn(phases, count)
 
-    @contextlib.contextmanager
-    def turn(self) -> Iterator[Callable[[int, int], None]]:
-        """The pool to oneself: for callers that change a program's arguments before they run it."""
-        with self._turn:
-            yield lambda phases, count: self._native.run(self._address, phases, count)
+    def run_in_turn(self, phases: int, count: int) -> None:
+        """For a caller that holds ``turn`` because it changes the program's arguments before it runs it."""
+        self._native.run(self._address, phases, count)
 
     def offer(self, step: int, prepare: Callable[[], None]) -> None:
         """A single step at this address, which all threads call that come before the caller has done it.
 
         ``prepare`` is called when nobody else uses the pool: it may change the step's arguments.
         """
-        with self._turn:
+        with self.turn:
             prepare()
             self._native.offer(self._address, step)
 
     def stop(self) -> None:
         """Ends the threads. A stopped pool never runs again."""
-        with self._turn:
+        with self.turn:
             self._native.stop(self._address)
             for worker in self._workers:
                 worker.join()

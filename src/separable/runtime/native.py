@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import mmap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -38,9 +38,10 @@ class NativeNetwork:
         choose: Choose,
         last: frozenset[str] = frozenset(),
     ) -> None:
-        self.network, self.isa, self.threads, self.last = network, isa, threads, last
-        self.shapes = {name: shapes[name] for name in (*network.inputs, *network.outputs)}
-        self.batch = next(iter(self.shapes.values()))[0]
+        self.network, self.isa, self.threads = network, isa, threads
+        self.given = tuple((name, name in last) for name in network.inputs)
+        self.made = tuple((name, shapes[name]) for name in network.outputs)
+        self.batch = self.made[0][1][0]
         self.schedule = schedule(arrange(network, isa.lanes), isa, threads, choose, last)
         self._compile()
         self._remember()
@@ -51,16 +52,18 @@ class NativeNetwork:
         """Weights and maps, for all threads."""
         return int(self._constants.size + self._maps.size)
 
-    def __call__(self, addresses: Mapping[str, int]) -> None:
-        """Reads the inputs and writes the outputs at these addresses: ``shapes`` in float32, dense, batch first.
+    def __call__(self, addresses: Sequence[int]) -> None:
+        """Reads what is ``given`` and writes what is ``made`` at these addresses: float32, dense, batch first.
 
-        Inputs named in ``last`` have their channels last.
+        The weights have driven all else out of the caches when a call ends, so each line of Python around it costs
+        microseconds: those that stand here and on the way here are few.
         """
-        with shared_pool(self.threads, self.isa).turn() as run:
-            for place, name in self._outside:
-                self._addresses[place] = addresses[name]
-            if self._program[1]:  # an empty batch has none
-                run(*self._program)
+        pool, (phases, count) = shared_pool(self.threads, self.isa), self._program
+        with pool.turn:
+            for place, position in self._outside:
+                self._addresses[place] = addresses[position]
+            if count:  # an empty batch has none
+                pool.run_in_turn(phases, count)
 
     def step_address(self, step: int) -> int:
         """Where one step stands in the program of the threads together."""
@@ -101,7 +104,8 @@ class NativeNetwork:
         self._arguments = np.zeros((self.copies, len(steps), ARGUMENTS), np.uint64)
         self._steps = np.zeros((self.copies, len(steps), STEP_WORDS), np.uint64)
         self._addresses = self._arguments.reshape(-1)  # one index costs a tenth of three
-        self._outside: list[tuple[int, str]] = []
+        self._outside: list[tuple[int, int]] = []
+        names = [name for name, _ in (*self.given, *self.made)]
         is_down = False
         for s, step in enumerate(steps):
             # Rows that were written last are still near: each layer begins with those that the one before ended with.
@@ -115,7 +119,7 @@ class NativeNetwork:
                 for position, where in step.maps.items():
                     if where.is_outside:
                         flat = (copy * len(steps) + s) * ARGUMENTS + position
-                        self._outside.append((flat, where.map))
+                        self._outside.append((flat, names.index(where.map)))
                     else:
                         self._arguments[copy, s, position] = maps + self.schedule.slots[where.map].offset + where.offset
         whole = self.batch - self.batch % self.threads if self.copies > 1 else 0

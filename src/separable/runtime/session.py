@@ -62,9 +62,9 @@ class Session:
         values |= {name: x for (name, _), x in zip(forward.inputs, arrays, strict=True)}
         environment = Environment(values, forward.shapes, forward.views, np.stack)
         for native in self._compiled(forward):
-            given = {name: _dense(environment[name], name in native.last) for name in native.network.inputs}
-            made = {name: np.empty(native.shapes[name], np.float32) for name in native.network.outputs}
-            native({name: x.ctypes.data for name, x in (given | made).items()})
+            given = [_dense(environment[name], is_last) for name, is_last in native.given]
+            made = {name: np.empty(shape, np.float32) for name, shape in native.made}
+            native([x.ctypes.data for x in (*given, *made.values())])
             environment.update(made)
         return _outputs(forward.outputs, environment)
 
