@@ -98,6 +98,30 @@ def test_what_is_no_number_stays_where_pytorch_has_it(name: str, number: float) 
     assert torch.equal(got.isfinite(), expected.isfinite())
 
 
+UNARY: dict[str, Callable[[Tensor], Tensor]] = {
+    "square root": torch.sqrt,
+    "one over": torch.reciprocal,
+    "one over the root": torch.rsqrt,
+    "logarithm": torch.log,
+    "cube": lambda x: x**3,
+    "soft shrink": F.softshrink,
+    "hard shrink": F.hardshrink,
+    "threshold": lambda x: F.threshold(x, 0.1, -0.2),
+}
+
+
+@pytest.mark.parametrize("name", UNARY)
+def test_arithmetic_on_every_kind_of_number_is_that_of_pytorch(name: str) -> None:
+    sizes = [0.0, 1e-40, 1e-30, 0.1, 0.5, 1.0, 2.0, 1e13, 1e30, 3e38, INF, NAN]
+    x = torch.tensor([sign * size for size in sizes for sign in (1, -1)]).reshape(1, 1, 1, -1)
+    model = Beside(nn.Conv2d(1, 1, 1, bias=False), lambda f, x: UNARY[name](f(x))).eval()
+    nn.init.ones_(model.layer.weight)  # type: ignore[arg-type]
+    program = compile(model, x, measure=False)
+    assert "0 in PyTorch" in program.explain()
+    with torch.no_grad():
+        torch.testing.assert_close(program(x), model(x), rtol=1e-6, atol=0, equal_nan=True)
+
+
 @pytest.mark.parametrize("layer", [nn.SiLU(), nn.Mish(), nn.GELU(), nn.GELU("tanh"), nn.Softplus(), nn.Tanh()], ids=str)
 def test_activations_hold_from_the_least_number_to_the_greatest(layer: nn.Module) -> None:
     sizes = [1e-40, 1e-30, 1e-7, 0.2, 0.3, 5.0, 19.0, 21.0, 87.0, 90.0, 104.0, 1e4, 1e19, 1e30, 3e38]

@@ -16,9 +16,10 @@ from torch import Tensor, fx
 from torch.utils import _pytree as pytree
 
 from separable.engine.axes import Arranged, of_map, permuted, reorder_of, shuffled, unshuffled, viewed
+from separable.engine.composed import COMPOSED, read_composed
 from separable.engine.fuse import fuse
 from separable.engine.lowered import Call, ItemOf, Lowered, Name, OnCopy, Restored, names
-from separable.engine.operators import ACTIVATIONS, FIRST_OF_SEVERAL, read, read_gated
+from separable.engine.operators import ACTIVATIONS, FIRST_OF_SEVERAL, read
 from separable.engine.phases import read_transposed
 from separable.engine.reading import (
     Foreign,
@@ -195,12 +196,11 @@ class _Lowering:
             return read_volume(name, request, node.name)
         if name == "convolution" and arguments["transposed"]:
             return read_transposed(request, node.name)
-        if name == "glu":
-            return read_gated(request, node.name)
-        reading = read(name, request)
-        if isinstance(result, Map) and result.shape != reading.shape:
-            self._without_channels(node, reading.shape)
-        return [reading.node(node.name)]
+        is_one = name not in COMPOSED
+        nodes = [read(name, request).node(node.name)] if is_one else read_composed(name, request, node.name)
+        if isinstance(result, Map) and result.shape != nodes[-1].shape:
+            self._without_channels(node, nodes[-1].shape)
+        return nodes
 
     def _without_channels(self, node: fx.Node, shape: Shape) -> None:
         """A map of one channel that PyTorch sees without an axis for it."""

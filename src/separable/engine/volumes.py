@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from separable.engine.arithmetic import BINARY
 from separable.engine.operators import ACTIVATIONS, read
 from separable.engine.reading import Request, UnsupportedError, Volume
 from separable.kernels.epilogue import NONE
@@ -20,9 +21,8 @@ from separable.runtime.environment import slice_name
 from separable.runtime.network import Affine, Combine, Convolve, Edit, Mean, Network, Node
 from separable.spec import ConvSpec
 
-ARITHMETIC = {"add", "sub", "rsub", "mul", "div", "maximum", "minimum", "neg", "pow", "_prelu_kernel"}
-BY_CHANNEL = {"cat", "slice", "native_batch_norm", "_native_batch_norm_legit_no_training"}
-ON_EACH_SLICE = ACTIVATIONS.keys() | ARITHMETIC | BY_CHANNEL
+BY_CHANNEL = {"cat", "slice", "native_batch_norm", "_native_batch_norm_legit_no_training", "_prelu_kernel"}
+ON_EACH_SLICE = ACTIVATIONS.keys() | BINARY.keys() | BY_CHANNEL
 NO_DEPTH = "it mixes slices in a way that has no native operator"
 
 
