@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -32,6 +33,8 @@ def _unary(operation: str, *names: str) -> Callable[[Request], Reading]:
 
 def _power(request: Request) -> Reading:
     exponent = request.arguments["exponent"]
+    if not isinstance(exponent, int | float):
+        raise UnsupportedError("a power that is a map has no native operator")
     if exponent == 2:
         x = request.map("self")
         return Reading(inputs=(x.name, x.name), operator=Combine(operation="multiply"), shape=x.shape)
@@ -44,8 +47,8 @@ def _power(request: Request) -> Reading:
 def _combine(operation: str) -> Callable[[Request], Reading]:
     def reader(request: Request) -> Reading:
         a, b = request.arguments["self"], request.arguments["other"]
-        if request.arguments.get("alpha", 1) != 1:
-            raise UnsupportedError("a sum with a factor has no native operator")
+        if request.arguments.get("alpha", 1) != 1 or request.arguments.get("rounding_mode"):
+            raise UnsupportedError("a sum with a factor, or a rounded quotient, has no native operator")
         if not (isinstance(a, Map) and isinstance(b, Map)):
             return _with_constant(operation, request)
         x, y = request.map("self"), request.map("other")
@@ -111,7 +114,7 @@ def _per_channel(value: Any, channels: int, rank: int) -> Floats:
 
 def _reversed_subtract(request: Request) -> Reading:
     swapped = {"self": request.arguments["other"], "other": request.arguments["self"]}
-    return _with_constant("subtract", Request(arguments=swapped, shape=request.shape))
+    return _combine("subtract")(replace(request, arguments={**request.arguments, **swapped}))
 
 
 UNARY: dict[str, Callable[[Request], Reading]] = {

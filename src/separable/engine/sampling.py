@@ -148,7 +148,7 @@ def _moved(request: Request, moves: Mapping[int, Callable[[Order], Order]]) -> R
     by_axis = {dim % rank: move for dim, move in moves.items()}
     if by_axis.keys() == {1}:
         return Reading(inputs=(x.name,), operator=Reorder(order=by_axis[1](np.arange(x.shape[0]))), shape=x.shape)
-    if min(by_axis, default=0) < 2:
+    if min(by_axis, default=0) < 2 or len(by_axis) < len(request.arguments["dims"]):
         raise UnsupportedError("moving images, or channels and pixels at once, has no native operator")
     return _taken(request, lambda axis, size, _: copied(by_axis.get(axis + 2, np.asarray)(np.arange(size))))
 
