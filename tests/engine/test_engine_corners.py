@@ -71,6 +71,12 @@ def test_a_corner_is_turned_as_by_pytorch(name: str) -> None:
         torch.testing.assert_close(compile(model, x, threads=1, measure=False)(x), model(x), rtol=2e-5, atol=2e-6)
 
 
+def test_a_copy_that_a_call_needs_is_made() -> None:
+    model, x = build(lambda: Beside(nn.GroupNorm(1, 2), lambda f, x: f(x[:, 4:7:2]))), torch.randn(3, 8, 9, 1)
+    with torch.no_grad():
+        torch.testing.assert_close(compile(model, x, measure=False)(x), model(x))
+
+
 def test_calls_left_to_pytorch_take_inputs_of_any_strides() -> None:
     model, x = build(lambda: nn.GroupNorm(2, 4)), torch.randn(2, 4, 5, 6)
     program = compile(model, x, measure=False)

@@ -321,8 +321,9 @@ class _Lowering:
             if not isinstance(leaf, fx.Node):
                 return leaf
             seen, value = self.maps.get(leaf.name), leaf.meta["val"]
-            # An input may come in other strides than the one that the calls were recorded for.
-            is_dense = isinstance(value, Tensor) and value.is_contiguous() and not leaf.meta.get("is_shared")
+            # An input may come in other strides than those that were recorded; a copy may have been seen through.
+            is_own = isinstance(value, Tensor) and not leaf.meta.get("is_shared")
+            is_dense = is_own and (value.is_contiguous() or _operation(leaf) == "clone")
             if isinstance(seen, Volume):
                 return Name(name=volume_of(seen.slices[0].name), is_contiguous=is_dense)
             if isinstance(seen, Arranged):
