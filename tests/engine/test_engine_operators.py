@@ -75,6 +75,7 @@ NATIVE: dict[str, Call] = {
     "cube and more": lambda x: x**3 - x**4 + x.abs() ** 0.5,
     "thresholds": lambda x: F.threshold(x, 0.1, -0.2) + F.softshrink(x, 0.3) * F.hardshrink(x, 0.4),
     "what softens": lambda x: F.softsign(x) + F.tanhshrink(x),
+    "bounds": lambda x: x.clamp_max(0.4) * x.clamp(min=-0.3) - x.clamp(-0.1, 0.1),
     "constants": lambda x: torch.maximum(x, torch.tensor(-0.25)) + torch.minimum(x, torch.tensor(0.5)),
     "logarithm of the softmax": lambda x: x.log_softmax(1),
     "sums": lambda x: x * torch.sigmoid(x.sum((2, 3), keepdim=True)) + x.sum(1, keepdim=True),

@@ -347,6 +347,7 @@ ACTIVATIONS: dict[str, Callable[[Request], Reading]] = {  # and what else is don
     "hardtanh": _activation(_clamp),
     "clamp": _activation(_clamp),
     "clamp_min": _activation(_clamp),
+    "clamp_max": _activation(_clamp),
     "hardswish": _plain("hard_swish"),
     "hardsigmoid": _plain("hard_sigmoid"),
     "sigmoid": _plain("sigmoid"),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from separable.engine.arithmetic import BINARY
 from separable.engine.operators import ACTIVATIONS, read
+from separable.engine.phases import read_transposed
 from separable.engine.reading import Request, UnsupportedError, Volume
 from separable.kernels.epilogue import NONE
 from separable.runtime.environment import slice_name
@@ -104,8 +106,10 @@ def _volume(request: Request, name: str) -> Volume:
 
 def _convolution(request: Request, result: str) -> list[Node]:
     a, x, weight = request.arguments, _volume(request, "input"), request.array("weight")
-    if weight is None or a["transposed"]:
-        raise UnsupportedError("transposed convolutions over volumes have no native operator")
+    if weight is None:
+        raise UnsupportedError("a convolution without weights has no native operator")
+    if a["transposed"]:
+        return _transposed(request, result)
     (stride, *strides), (pad, *pads), (dilation, *dilations) = (
         _three(a[name]) for name in ("stride", "padding", "dilation")
     )
@@ -142,6 +146,40 @@ def _convolution(request: Request, result: str) -> list[Node]:
                     shape=(spec.c_out, *spec.size_out),  # type: ignore[arg-type]
                 )
             )
+    return nodes
+
+
+def _transposed(request: Request, result: str) -> list[Node]:
+    """Each slice is a sum of transposed convolutions over maps, one for each tap that reaches it."""
+    a, x = request.arguments, _volume(request, "input")
+    (stride, *strides), (pad, *pads), (dilation, *dilations) = (
+        _three(a[name]) for name in ("stride", "padding", "dilation")
+    )
+    n, c, depth, h, w = request.shape
+    flat = {**a, "stride": strides, "padding": pads, "dilation": dilations}
+
+    @cache
+    def part(tap: int, is_first: bool) -> list[Node]:
+        given = {"input": x.slices[0], "weight": a["weight"][:, :, tap], "bias": a["bias"] if is_first else None}
+        return read_transposed(Request(arguments={**flat, **given}, shape=(n, c, h, w)), "")
+
+    nodes: list[Node] = []
+    for d in range(depth):
+        places = [(t, divmod(d + pad - t * dilation, stride)) for t in range(a["weight"].shape[2])]
+        taps = [(t, i) for t, (i, rest) in places if not rest and 0 <= i < len(x.slices)]
+        if not taps:
+            raise UnsupportedError("a slice that no tap reaches has no native operator")
+        sums = []
+        for j, (t, i) in enumerate(taps):
+            under = slice_name(result, d) + (f".{j}" if len(taps) > 1 else "")
+            names = {x.slices[0].name: x.slices[i].name} | {node.name: under + node.name for node in part(t, not j)}
+            inner = [
+                replace(node, name=names[node.name], inputs=tuple(names[each] for each in node.inputs))
+                for node in part(t, not j)
+            ]
+            nodes += inner
+            sums.append(inner[-1])
+        nodes += _reduced(sums, "add", slice_name(result, d))[len(sums) :]
     return nodes
 
 
