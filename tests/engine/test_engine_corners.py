@@ -56,6 +56,10 @@ CORNERS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "a part of columns": (lambda: Beside(nn.ReLU(), lambda f, x: f(x + 1).split([6, 2], 3)[1]), (2, 3, 8, 8)),
     "maxima and their places": (lambda: Beside(nn.ReLU(), pooled_twice), (2, 3, 8, 8)),
     "a change that nobody reads": (lambda: Beside(nn.Conv2d(3, 4, 1), added_in_vain), (2, 3, 4, 5)),
+    "a volume without rows": (
+        lambda: nn.Sequential(nn.Conv3d(2, 3, 1), nn.ConvTranspose3d(3, 2, (2, 1, 2), padding=(0, 1, 0))),
+        (2, 2, 3, 2, 5),
+    ),
     "a volume without slices": (
         lambda: Beside(nn.Conv3d(2, 3, 1), lambda f, x: f(x)[:, :, :0] * 2),
         (2, 2, 3, 4, 5),
