@@ -26,9 +26,7 @@ def read_transposed(request: Request, result: str) -> list[Node]:
     """The nodes of a transposed convolution, the last of which writes ``result``."""
     a, x = request.arguments, request.map("input")
     weight, bias = request.array("weight"), request.array("bias")
-    if weight is None or weight.ndim > 4:
-        raise UnsupportedError("transposed convolutions over volumes have no native operator")
-    if 0 in request.shape[2:]:
+    if weight is None or 0 in request.shape[2:]:
         raise UnsupportedError("maps without pixels have no native operator")
     dims, g = weight.ndim - 2, a["groups"]
     rows, columns = [lines(1, 1, 1, 1, 0, 1)] * (2 - dims) + [
