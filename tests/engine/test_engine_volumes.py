@@ -54,6 +54,8 @@ LAYERS: dict[str, Callable[[], nn.Module]] = {
     "a sum": Sum,
     "a gate": Gate,
     "joined": Joined,
+    "transposed": lambda: nn.ConvTranspose3d(10, 6, 2, 2),
+    "transposed, grouped": lambda: nn.ConvTranspose3d(10, 4, (3, 2, 3), (1, 2, 2), (1, 0, 1), groups=2, bias=False),
     "maxima": lambda: nn.MaxPool3d(3, 2, 1),
     "averages": lambda: nn.AvgPool3d((2, 3, 2)),
 }

@@ -18,7 +18,7 @@ from torch import Tensor
 from separable.engine.reading import Map
 from separable.runtime.network import Reorder
 
-KINDS = {2: "nc", 3: "ncw", 4: "nchw"}
+KINDS = {2: "nc", 3: "ncw", 4: "nchw", 5: "ncdhw"}  # a map is a volume of one slice too
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ class Arranged:
 def of_map(map: Map, batch: int) -> Arranged:
     """A map as it is."""
     c, h, w = map.shape
-    sizes = {"n": batch, "c": c, "h": h, "w": w}
+    sizes = {"n": batch, "c": c, "d": 1, "h": h, "w": w}
     groups = tuple((Axis(kind, sizes[kind]),) if sizes[kind] > 1 else () for kind in KINDS[map.rank])
     return Arranged(map=map, groups=groups)
 
@@ -137,7 +137,7 @@ def reorder_of(x: Arranged, batch: int) -> Reorder | None:
 
     A tensor with its channels last, and one that has more axes than the map, are left as they are seen.
     """
-    if len(x.groups) not in KINDS:
+    if not 2 <= len(x.groups) <= 4:
         return None
     images, channels, *given = x.groups
     space: list[Group] = [()] * (2 - len(given)) + given  # a signal has one row

@@ -16,9 +16,10 @@ from torch import Tensor, fx
 from torch.utils import _pytree as pytree
 
 from separable.engine.axes import Arranged, of_map, permuted, reorder_of, shuffled, unshuffled, viewed
+from separable.engine.composed import COMPOSED, read_composed
 from separable.engine.fuse import fuse
 from separable.engine.lowered import Call, ItemOf, Lowered, Name, OnCopy, Restored, names
-from separable.engine.operators import ACTIVATIONS, FIRST_OF_SEVERAL, read, read_gated
+from separable.engine.operators import ACTIVATIONS, FIRST_OF_SEVERAL, read
 from separable.engine.phases import read_transposed
 from separable.engine.reading import (
     Foreign,
@@ -93,7 +94,7 @@ class _Lowering:
         shape = self.shapes[name] = tuple(value.shape)
         if value.dtype != torch.float32:
             return Foreign(reason=f"it reads {value.dtype}")
-        if len(shape) == 5 and shape[0] == self.batch:
+        if len(shape) == 5 and shape[0] == self.batch and shape[2]:
             n, c, depth, h, w = shape
             names = [slice_name(name, d) for d in range(depth)]
             self.shapes |= dict.fromkeys(names, (n, c, h, w))
@@ -108,10 +109,11 @@ class _Lowering:
         try:
             if not self._sees_through(node):
                 nodes = self._native_or_settled(node)
-                self._append(nodes, self._as_call(node), {name for each in nodes for name in each.inputs})
+                call = self._as_call(node, is_native=True)
+                self._append(nodes, call, {name for each in nodes for name in each.inputs})
         except UnsupportedError as unsupported:
             taken = node.args[0] if node.target is operator.getitem else None
-            if isinstance(taken, fx.Node) and taken.name not in self.stage_of:
+            if isinstance(taken, fx.Node) and taken.name not in self.stage_of and not _is_split(taken):
                 self._append_call(taken, str(unsupported))
             self._append_call(node, str(unsupported))
 
@@ -129,7 +131,8 @@ class _Lowering:
         if has_effect:
             self.floor = stage
 
-    def _as_call(self, node: fx.Node) -> Call:
+    def _as_call(self, node: fx.Node, *, is_native: bool = False) -> Call:
+        """The call that it is, or would be: a native operator's reads nothing that the operator does not."""
         target: Any = node.target
         if _operation(node) in ("view", "_unsafe_view"):
             target = torch.ops.aten.reshape.default  # PyTorch's own layout may have been another one
@@ -137,7 +140,7 @@ class _Lowering:
             target = OnCopy(target)  # whoever reads the old value may come later
         args, kwargs = node.args, node.kwargs
         taken: Any = args[0] if target is operator.getitem else None
-        if taken is not None and taken.name not in self.stage_of:  # it is called where one of its results is taken
+        if taken is not None and (is_native or taken.name not in self.stage_of):  # called where one result is taken
             target, args, kwargs = ItemOf(taken.target, args[1]), taken.args, taken.kwargs
         seen = self.maps[node.name]
         if isinstance(seen, Arranged):
@@ -193,12 +196,11 @@ class _Lowering:
             return read_volume(name, request, node.name)
         if name == "convolution" and arguments["transposed"]:
             return read_transposed(request, node.name)
-        if name == "glu":
-            return read_gated(request, node.name)
-        reading = read(name, request)
-        if isinstance(result, Map) and result.shape != reading.shape:
-            self._without_channels(node, reading.shape)
-        return [reading.node(node.name)]
+        is_one = name not in COMPOSED
+        nodes = [read(name, request).node(node.name)] if is_one else read_composed(name, request, node.name)
+        if isinstance(result, Map) and result.shape != nodes[-1].shape:
+            self._without_channels(node, nodes[-1].shape)
+        return nodes
 
     def _without_channels(self, node: fx.Node, shape: Shape) -> None:
         """A map of one channel that PyTorch sees without an axis for it."""
@@ -247,14 +249,14 @@ class _Lowering:
         if name in RESHAPES and isinstance(given, fx.Node) and self._is_given(given) and not node.meta["is_shared"]:
             self.views[node.name] = (given.name, self.shapes[node.name])
             return True
-        if _is_split(node) and all(user.target is operator.getitem for user in node.users):
-            return isinstance(source, Map) and not source.is_flattened and _dim(node) == 1
+        if _is_split(node):
+            return True  # each part is read, or called, by itself
         if isinstance(source, Volume) and isinstance(result, Volume) and name in FREE:
             self.maps[node.name] = source
             self.stage_of[node.name] = self.stage_of.get(volume_of(source.slices[0].name), 0)
             return True
         if isinstance(source, Volume) and len(source.slices) == 1:
-            source = source.slices[0]
+            source = replace(source.slices[0], rank=5)
         if not isinstance(source, Map) or not isinstance(result, Map):
             return self._sees_axes(node, name, source)
         is_same = name in RESHAPES | FREE and result.shape == source.shape
@@ -318,14 +320,17 @@ class _Lowering:
         def refer(leaf: Any) -> Any:
             if not isinstance(leaf, fx.Node):
                 return leaf
-            seen = self.maps.get(leaf.name)
+            seen, value = self.maps.get(leaf.name), leaf.meta["val"]
+            # An input may come in other strides than those that were recorded; a copy may have been seen through.
+            is_own = isinstance(value, Tensor) and not leaf.meta.get("is_shared")
+            is_dense = is_own and (value.is_contiguous() or _operation(leaf) == "clone")
             if isinstance(seen, Volume):
-                return Name(name=volume_of(seen.slices[0].name))
+                return Name(name=volume_of(seen.slices[0].name), is_contiguous=is_dense)
             if isinstance(seen, Arranged):
-                return Name(name=seen.map.name, seen=seen, is_contiguous=leaf.meta["val"].is_contiguous())
+                return Name(name=seen.map.name, seen=seen, is_contiguous=is_dense)
             if isinstance(seen, Map) and seen.name != leaf.name:
-                return Name(name=seen.name, shape=tuple(leaf.meta["val"].shape))
-            return Name(name=leaf.name)
+                return Name(name=seen.name, shape=tuple(value.shape), is_contiguous=is_dense)
+            return Name(name=leaf.name, is_contiguous=is_dense)
 
         return pytree.tree_map(refer, tree, is_leaf=lambda leaf: isinstance(leaf, fx.Node))
 
@@ -338,7 +343,7 @@ class _Lowering:
             if any(isinstance(node.operator, Convolve) for node in nodes):
                 network = fuse(fold_chains(_network(nodes, needed, self.shapes)))
                 needed |= set(network.inputs)
-                steps.append(network)
+                steps += [network] if network.nodes else []
             else:
                 for _, call in reversed(stage):
                     steps.append(replace(call, reason=call.reason or "no convolution is near that it could run with"))

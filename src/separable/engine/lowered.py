@@ -29,9 +29,10 @@ class Name:
     def of(self, value: Any) -> Any:
         """The tensor that the value is read as."""
         if self.seen is not None:
-            seen = self.seen.seen(value)
-            return seen.contiguous() if self.is_contiguous else seen
-        return value if self.shape is None else value.reshape(self.shape)
+            value = self.seen.seen(value)
+        elif self.shape is not None:
+            value = value.reshape(self.shape)
+        return value.contiguous() if self.is_contiguous else value
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -13,18 +13,17 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from separable.engine.arithmetic import BINARY, UNARY
 from separable.engine.reading import Map, Reading, Request, UnsupportedError, map_shape
 from separable.engine.sampling import SAMPLERS, average, pieces
 from separable.kernels.epilogue import Activation
 from separable.runtime.network import (
     Activate,
     Affine,
-    Combine,
     Convolve,
     Floats,
     Join,
     Mean,
-    Node,
     Normalise,
     NormaliseGroups,
     Pad,
@@ -163,9 +162,9 @@ def _activation(choose: Callable[[Request], Activation]) -> Callable[[Request], 
 
 
 def _clamp(request: Request) -> Activation:
-    low, high = request.arguments.get("min"), request.arguments.get("max")
-    low = request.arguments.get("min_val") if low is None else low
-    high = request.arguments.get("max_val") if high is None else high
+    low, high = (request.arguments.get(name, request.arguments.get(f"{name}_val")) for name in ("min", "max"))
+    if any(isinstance(bound, Map) or (isinstance(bound, Tensor) and bound.numel() > 1) for bound in (low, high)):
+        raise UnsupportedError("bounds that are maps have no native operator")
     return Activation(
         kind="clamp", low=-math.inf if low is None else float(low), high=math.inf if high is None else float(high)
     )
@@ -203,19 +202,6 @@ def _prelu(request: Request) -> Reading:
         leaky = Activation(kind="leaky", low=float(slope.item()))
         return Reading(inputs=(x.name,), operator=Activate(), shape=x.shape, activation=leaky)
     return Reading(inputs=(x.name,), operator=Slope(slope=slope.ravel()), shape=x.shape)
-
-
-def _negative(request: Request) -> Reading:
-    x = request.map("self")
-    one = np.ones(x.shape[0], np.float32)
-    return Reading(inputs=(x.name,), operator=Affine(scale=-one, shift=0 * one), shape=x.shape)
-
-
-def _power(request: Request) -> Reading:
-    x = request.map("self")
-    if request.arguments["exponent"] != 2:
-        raise UnsupportedError("a power other than the square has no native operator")
-    return Reading(inputs=(x.name, x.name), operator=Combine(operation="multiply"), shape=x.shape)
 
 
 def _pool(kind: str) -> Callable[[Request], Reading]:
@@ -288,74 +274,14 @@ def _reduced(kind: str) -> Callable[[Request], Reading]:
     return reader
 
 
-def _softmax(request: Request) -> Reading:
-    x = request.map("self")
-    if request.arguments["dim"] % x.rank != 1:
-        raise UnsupportedError("a softmax over anything but the channels has no native operator")
-    return Reading(inputs=(x.name,), operator=Softmax(), shape=x.shape)
-
-
-def _combine(operation: str) -> Callable[[Request], Reading]:
+def _softmax(*, is_log: bool) -> Callable[[Request], Reading]:
     def reader(request: Request) -> Reading:
-        a, b = request.arguments["self"], request.arguments["other"]
-        if request.arguments.get("alpha", 1) != 1:
-            raise UnsupportedError("a sum with a factor has no native operator")
-        if not (isinstance(a, Map) and isinstance(b, Map)):
-            return _with_constant(operation, request)
-        x, y = request.map("self"), request.map("other")
-        shape = map_shape(request.shape)
-        if x.rank != y.rank:
-            raise UnsupportedError(f"tensors of {x.rank} and {y.rank} axes have no native operator")
-        for one in (x, y):
-            if one.shape not in (shape, (shape[0], 1, 1), (1, *shape[1:])):
-                raise UnsupportedError(f"maps of {x.shape} and {y.shape} have no native operator")
-        if x.shape != shape and operation in ("subtract", "divide"):
-            raise UnsupportedError("a vector less a map, or over one, has no native operator")
-        inputs = (x.name, y.name) if x.shape == shape else (y.name, x.name)
-        if shape not in (x.shape, y.shape):
-            raise UnsupportedError(f"maps of {x.shape} and {y.shape} have no native operator")
-        return Reading(inputs=inputs, operator=Combine(operation=operation), shape=shape)
+        x = request.map("self")
+        if request.arguments["dim"] % x.rank != 1:
+            raise UnsupportedError("a softmax over anything but the channels has no native operator")
+        return Reading(inputs=(x.name,), operator=Softmax(is_log=is_log), shape=x.shape)
 
     return reader
-
-
-def _with_constant(operation: str, request: Request) -> Reading:
-    """A map with a number, or with one constant for each channel."""
-    a, b = request.arguments["self"], request.arguments["other"]
-    is_swapped = not isinstance(a, Map)
-    x = request.map("other" if is_swapped else "self")
-    values = _per_channel(a if is_swapped else b, x.shape[0], len(request.shape))
-    one, zero = np.ones(x.shape[0], np.float32), np.zeros(x.shape[0], np.float32)
-    if operation in ("maximum", "minimum") or (is_swapped and operation == "divide"):
-        raise UnsupportedError(f"to {operation} a map and a constant has no native operator")
-    if is_swapped and operation == "subtract":
-        affine = Affine(scale=-one, shift=values)
-    else:
-        affine = {
-            "add": lambda: Affine(scale=one, shift=values),
-            "subtract": lambda: Affine(scale=one, shift=-values),
-            "multiply": lambda: Affine(scale=values, shift=zero),
-            "divide": lambda: Affine(scale=(1 / values.astype(np.float64)).astype(np.float32), shift=zero),
-        }[operation]()
-    if map_shape(request.shape) != x.shape:
-        raise UnsupportedError("it spreads a map over a larger constant")
-    return Reading(inputs=(x.name,), operator=affine, shape=x.shape)
-
-
-def _per_channel(value: Any, channels: int, rank: int) -> Floats:
-    if isinstance(value, int | float):
-        return np.full(channels, value, np.float32)
-    if not isinstance(value, Tensor):
-        raise UnsupportedError("its operands have no native operator")
-    shape = (1,) * (rank - value.ndim) + tuple(value.shape)
-    if value.ndim > rank or any(n != 1 for i, n in enumerate(shape) if i != 1) or shape[1] not in (1, channels):
-        raise UnsupportedError(f"a constant of {tuple(value.shape)} has no native operator")
-    return np.broadcast_to(value.detach().cpu().float().numpy().reshape(-1), (channels,)).astype(np.float32)
-
-
-def _reversed_subtract(request: Request) -> Reading:
-    swapped = {"self": request.arguments["other"], "other": request.arguments["self"]}
-    return _with_constant("subtract", Request(arguments=swapped, shape=request.shape))
 
 
 def _cat(request: Request) -> Reading:
@@ -374,21 +300,6 @@ def _slice(request: Request) -> Reading:
     if axis == 0 or a["step"] != 1:
         raise UnsupportedError("a slice along the batch, or of some channels, has no native operator")
     return Reading(inputs=(x.name,), operator=Part(first=_position(first, x.shape[0])), shape=map_shape(request.shape))
-
-
-def read_gated(request: Request, result: str) -> list[Node]:
-    """The nodes of a gated linear unit: the first half of the channels, times the sigmoid of the second."""
-    x, (c, h, w) = request.map("self"), map_shape(request.shape)
-    if request.arguments["dim"] % x.rank != 1:
-        raise UnsupportedError("a gate over anything but the channels has no native operator")
-    value, gate, opened = (f"{result}.{part}" for part in ("value", "gate", "opened"))
-    shape = (c, h, w)
-    return [
-        Node(name=value, inputs=(x.name,), operator=Part(first=0), shape=shape),
-        Node(name=gate, inputs=(x.name,), operator=Part(first=c), shape=shape),
-        Node(name=opened, inputs=(gate,), operator=Activate(), shape=shape, activation=Activation(kind="sigmoid")),
-        Node(name=result, inputs=(value, opened), operator=Combine(operation="multiply"), shape=shape),
-    ]
 
 
 def _position(index: int, size: int) -> int:
@@ -430,11 +341,13 @@ def _plain(kind: str) -> Callable[[Request], Reading]:
     return _activation(lambda _: Activation(kind=kind))
 
 
-ACTIVATIONS: dict[str, Callable[[Request], Reading]] = {
+ACTIVATIONS: dict[str, Callable[[Request], Reading]] = {  # and what else is done to each number by itself
+    **UNARY,
     "relu": _plain("relu"),
     "hardtanh": _activation(_clamp),
     "clamp": _activation(_clamp),
     "clamp_min": _activation(_clamp),
+    "clamp_max": _activation(_clamp),
     "hardswish": _plain("hard_swish"),
     "hardsigmoid": _plain("hard_sigmoid"),
     "sigmoid": _plain("sigmoid"),
@@ -467,16 +380,9 @@ READERS: dict[str, Callable[[Request], Reading]] = {
     "mean": _reduced("mean"),
     "amax": _reduced("max"),
     "max": _reduced("max"),
-    "_softmax": _softmax,
-    "add": _combine("add"),
-    "sub": _combine("subtract"),
-    "rsub": _reversed_subtract,
-    "mul": _combine("multiply"),
-    "div": _combine("divide"),
-    "maximum": _combine("maximum"),
-    "minimum": _combine("minimum"),
-    "neg": _negative,
-    "pow": _power,
+    "_softmax": _softmax(is_log=False),
+    "_log_softmax": _softmax(is_log=True),
+    **BINARY,
     "_prelu_kernel": _prelu,
     "cat": _cat,
     "slice": _slice,

@@ -26,8 +26,8 @@ def read_transposed(request: Request, result: str) -> list[Node]:
     """The nodes of a transposed convolution, the last of which writes ``result``."""
     a, x = request.arguments, request.map("input")
     weight, bias = request.array("weight"), request.array("bias")
-    if weight is None or weight.ndim > 4:
-        raise UnsupportedError("transposed convolutions over volumes have no native operator")
+    if weight is None or 0 in request.shape[2:]:
+        raise UnsupportedError("maps without pixels have no native operator")
     dims, g = weight.ndim - 2, a["groups"]
     rows, columns = [lines(1, 1, 1, 1, 0, 1)] * (2 - dims) + [
         lines(*each)
@@ -81,13 +81,17 @@ def lines(size: int, size_out: int, kernel: int, stride: int, padding: int, dila
         count = -(-(size_out - first) // stride)
         places = [divmod(first + padding - t * dilation, stride) for t in reversed(range(kernel))]
         taps = [t for t, (at, rest) in enumerate(places) if rest == 0 and -count < at < size]
-        begin, end = (places[taps[0]][0], places[taps[-1]][0] + count) if taps else (0, count)
+        if not taps:  # two of zeros, on both sides of a pixel: zeros times what is no number would not be zero
+            around = Line(pixels=range(1), padding=(count, count), taps=slice(0), dilation=count + 1)
+            found.append(around)
+            continue
+        begin, end = places[taps[0]][0], places[taps[-1]][0] + count
         second = taps[1] if len(taps) > 1 else None
         found.append(
             Line(
                 pixels=range(max(begin, 0), min(end, size)),
                 padding=(max(-begin, 0), max(end - size, 0)),
-                taps=slice(taps[0], taps[-1] + 1, second - taps[0] if second else 1) if taps else slice(0),
+                taps=slice(taps[0], taps[-1] + 1, second - taps[0] if second else 1),
                 dilation=places[second][0] - begin if second else 1,
             )
         )
@@ -95,10 +99,10 @@ def lines(size: int, size_out: int, kernel: int, stride: int, padding: int, dila
 
 
 def _convolve(row: Line, column: Line, turned: Floats, bias: Floats, groups: int) -> Convolve:
-    """One phase of the kernel ``turned`` around; of a tap of zeros where it has none."""
+    """One phase of the kernel ``turned`` around; of two taps of zeros where it has none."""
     taps = turned[:, :, row.taps, column.taps]
     if not taps.size:
-        taps = np.zeros([max(n, 1) for n in taps.shape], np.float32)
+        taps = np.zeros([n or 2 for n in taps.shape], np.float32)
     spec = ConvSpec(
         taps.shape[1] * groups,
         taps.shape[0],

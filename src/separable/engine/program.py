@@ -127,7 +127,8 @@ def _checked(position: int, x: Array) -> Tensor:
     if isinstance(x, np.ndarray):
         x = torch.from_numpy(np.ascontiguousarray(x))
     if not isinstance(x, Tensor):
-        raise ModelError(where, given=type(x).__name__, expected="a tensor or a NumPy array")
+        remedy = "Give several inputs as a tuple, in the order of the forward's arguments."
+        raise ModelError(where, given=type(x).__name__, expected="a tensor or a NumPy array", remedy=remedy)
     if x.device.type != "cpu":
         raise ModelError(where, given=f"a tensor on {x.device}", expected="a tensor on the CPU")
     if x.layout != torch.strided:

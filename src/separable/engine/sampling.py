@@ -5,7 +5,8 @@ Positions are computed as PyTorch's kernels do, in float32, so that the same pix
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,9 +14,10 @@ from numpy.typing import NDArray
 
 from separable.engine.reading import Map, Reading, Request, UnsupportedError, map_shape
 from separable.kernels.resampling import Axis
-from separable.runtime.network import Take
+from separable.runtime.network import Reorder, Take
 
 CUBIC = np.float32(-0.75)
+Order = NDArray[np.int64]
 Line = Callable[[int, int, int], Axis]  # (axis among the spatial ones, size in, size out)
 
 
@@ -132,13 +134,29 @@ def _padded(mode: str) -> Callable[[Request], Reading]:
 
 
 def _flipped(request: Request) -> Reading:
-    dims = [dim % len(request.shape) - 2 for dim in request.arguments["dims"]]
-    if min(dims, default=0) < 0:
-        raise UnsupportedError("turning channels around has no native operator")
-    return _taken(request, lambda axis, size, _: copied(np.arange(size)[:: -1 if axis in dims else 1]))
+    return _moved(request, {dim: lambda i: i[::-1] for dim in request.arguments["dims"]})
+
+
+def _rolled(request: Request) -> Reading:
+    a = request.arguments
+    return _moved(request, {dim: partial(np.roll, shift=by) for dim, by in zip(a["dims"], a["shifts"], strict=False)})
+
+
+def _moved(request: Request, moves: Mapping[int, Callable[[Order], Order]]) -> Reading:
+    """Some axes in another order: those in space, or the channels alone."""
+    x, rank = request.map("self"), len(request.shape)
+    by_axis = {dim % rank: move for dim, move in moves.items()}
+    if by_axis.keys() == {1}:
+        return Reading(inputs=(x.name,), operator=Reorder(order=by_axis[1](np.arange(x.shape[0]))), shape=x.shape)
+    if min(by_axis, default=0) < 2 or len(by_axis) < len(request.arguments["dims"]):
+        raise UnsupportedError("moving images, or channels and pixels at once, has no native operator")
+    return _taken(request, lambda axis, size, _: copied(by_axis.get(axis + 2, np.asarray)(np.arange(size))))
 
 
 def _expanded(request: Request) -> Reading:
+    x, shape = request.map("self"), map_shape(request.shape)
+    if x.shape[0] == 1 < shape[0] and x.shape[1:] == shape[1:] and x.rank == len(request.shape):
+        return Reading(inputs=(x.name,), operator=Reorder(order=np.zeros(shape[0], np.int64)), shape=shape)
     return _taken(request, lambda _, size, size_out: copied(np.arange(size_out) if size > 1 else [0] * size_out))
 
 
@@ -189,5 +207,6 @@ SAMPLERS: dict[str, Callable[[Request], Reading]] = {
     "replication_pad1d": _padded("edge"),
     "replication_pad2d": _padded("edge"),
     "flip": _flipped,
+    "roll": _rolled,
     "expand": _expanded,
 }

@@ -8,19 +8,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import numpy as np
 from torch import Tensor
 
-from separable.engine.operators import read
+from separable.engine.arithmetic import BINARY
+from separable.engine.operators import ACTIVATIONS, read
+from separable.engine.phases import read_transposed
 from separable.engine.reading import Request, UnsupportedError, Volume
 from separable.kernels.epilogue import NONE
 from separable.runtime.environment import slice_name
 from separable.runtime.network import Affine, Combine, Convolve, Edit, Mean, Network, Node
 from separable.spec import ConvSpec
 
-ACROSS = frozenset({"amax", "max", "_softmax"})  # they count their axes with the depth
+BY_CHANNEL = {"cat", "slice", "native_batch_norm", "_native_batch_norm_legit_no_training", "_prelu_kernel"}
+ON_EACH_SLICE = ACTIVATIONS.keys() | BINARY.keys() | BY_CHANNEL
 NO_DEPTH = "it mixes slices in a way that has no native operator"
 
 
@@ -28,7 +32,7 @@ def read_volume(operation: str, request: Request, result: str) -> list[Node]:
     """The nodes of a call of ``aten::operation``; they write the slices of ``result``, or ``result`` if it is flat."""
     if operation in SPATIAL:
         return SPATIAL[operation](request, result)
-    if len(request.shape) != 5 or operation in ACROSS:
+    if len(request.shape) != 5 or operation not in ON_EACH_SLICE or request.arguments.get("training"):
         raise UnsupportedError(NO_DEPTH)
     nodes: list[Node] = []
     for d in range(request.shape[2]):
@@ -102,8 +106,10 @@ def _volume(request: Request, name: str) -> Volume:
 
 def _convolution(request: Request, result: str) -> list[Node]:
     a, x, weight = request.arguments, _volume(request, "input"), request.array("weight")
-    if weight is None or a["transposed"]:
-        raise UnsupportedError("transposed convolutions over volumes have no native operator")
+    if weight is None:
+        raise UnsupportedError("a convolution without weights has no native operator")
+    if a["transposed"]:
+        return _transposed(request, result)
     (stride, *strides), (pad, *pads), (dilation, *dilations) = (
         _three(a[name]) for name in ("stride", "padding", "dilation")
     )
@@ -140,6 +146,40 @@ def _convolution(request: Request, result: str) -> list[Node]:
                     shape=(spec.c_out, *spec.size_out),  # type: ignore[arg-type]
                 )
             )
+    return nodes
+
+
+def _transposed(request: Request, result: str) -> list[Node]:
+    """Each slice is a sum of transposed convolutions over maps, one for each tap that reaches it."""
+    a, x = request.arguments, _volume(request, "input")
+    (stride, *strides), (pad, *pads), (dilation, *dilations) = (
+        _three(a[name]) for name in ("stride", "padding", "dilation")
+    )
+    n, c, depth, h, w = request.shape
+    flat = {**a, "stride": strides, "padding": pads, "dilation": dilations}
+
+    @cache
+    def part(tap: int, is_first: bool) -> list[Node]:
+        given = {"input": x.slices[0], "weight": a["weight"][:, :, tap], "bias": a["bias"] if is_first else None}
+        return read_transposed(Request(arguments={**flat, **given}, shape=(n, c, h, w)), "")
+
+    nodes: list[Node] = []
+    for d in range(depth):
+        places = [(t, divmod(d + pad - t * dilation, stride)) for t in range(a["weight"].shape[2])]
+        taps = [(t, i) for t, (i, rest) in places if not rest and 0 <= i < len(x.slices)]
+        if not taps:
+            raise UnsupportedError("a slice that no tap reaches has no native operator")
+        sums = []
+        for j, (t, i) in enumerate(taps):
+            under = slice_name(result, d) + (f".{j}" if len(taps) > 1 else "")
+            names = {x.slices[0].name: x.slices[i].name} | {node.name: under + node.name for node in part(t, not j)}
+            inner = [
+                replace(node, name=names[node.name], inputs=tuple(names[each] for each in node.inputs))
+                for node in part(t, not j)
+            ]
+            nodes += inner
+            sums.append(inner[-1])
+        nodes += _reduced(sums, "add", slice_name(result, d))[len(sums) :]
     return nodes
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from separable.errors import SpecError
 from separable.kernels.convolution import BIAS, SIGNATURE, SOURCE, TARGET, WEIGHTS
-from separable.kernels.epilogue import exponential
+from separable.kernels.epilogue import exponential, logarithm
 from separable.kernels.ir import Function, Index, Module, Value, constant, vector
 from separable.kernels.isa import Isa
 from separable.kernels.layout import ITEM, Layout
@@ -32,10 +32,11 @@ class Normalise:
 
 @dataclass(frozen=True, kw_only=True)
 class Softmax:
-    """e^x over the sum of all channels' e^x, each less the greatest x."""
+    """e^x over the sum of all channels' e^x, each less the greatest x; the logarithm of that if ``is_log``."""
 
     source: Layout
     target: Layout
+    is_log: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,8 +83,8 @@ class _Emitter:
             match self.kernel:
                 case Normalise() as norm:
                     self._normalise(norm)
-                case Softmax():
-                    self._softmax()
+                case Softmax(is_log=is_log):
+                    self._softmax(is_log=is_log)
                 case Reduce() as reduction:
                     self._reduce(reduction)
             return []
@@ -103,7 +104,7 @@ class _Emitter:
         factors = []
         for total in self._sums(squared):
             variance = f.float("fmul", total, count)
-            root = f.call("llvm.sqrt.f32", "float", [f.float("fadd", variance, constant(kernel.eps))])
+            root = f.sqrt(f.float("fadd", variance, constant(kernel.eps)))
             factors.append(f.splat(f.float("fdiv", constant(1.0), root), lanes))
         tables = [f.load("ptr", self.arguments, 8 * i) for i in (WEIGHTS, BIAS)]
 
@@ -115,25 +116,28 @@ class _Emitter:
 
         self._each(finish)
 
-    def _softmax(self) -> None:
+    def _softmax(self, *, is_log: bool) -> None:
         f, lanes = self.f, self.lanes
         greatest = [f.splat(most, lanes) for most in self._over(lambda v, _: v, f.greater, float("-inf"))]
 
         def power(v: Value, c: int) -> Value:
             return exponential(f, f.float("fsub", v, greatest[c]))
 
-        factors = [f.splat(f.float("fdiv", constant(1.0), total), lanes) for total in self._sums(power)]
+        totals = self._sums(power)
+        parts = [logarithm(f, total) if is_log else f.float("fdiv", constant(1.0), total) for total in totals]
+        factors = [f.splat(part, lanes) for part in parts]
 
         def finish(panel: Index, channels: int) -> None:
             for c, v in enumerate(self._pixels(panel)):
-                self._put(trimmed(f, f.float("fmul", power(v, c), factors[c]), channels), panel, c)
+                y = f.float("fsub", f.float("fsub", v, greatest[c]), factors[c]) if is_log else None
+                self._put(trimmed(f, y or f.float("fmul", power(v, c), factors[c]), channels), panel, c)
 
         self._each(finish)
 
     def _reduce(self, kernel: Reduce) -> None:
         f = self.f
         if kernel.kind == "max":
-            found = self._over(lambda v, _: v, f.greater, float("-inf"))
+            found = self._over(lambda v, _: v, f.maximum, float("-inf"))
         else:
             count = constant(1 / kernel.source.channels)
             found = [f.float("fmul", total, count) for total in self._sums(lambda v, _: v)]

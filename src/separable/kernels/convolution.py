@@ -71,9 +71,7 @@ class Convolution:
     def is_flat(self) -> bool:
         """Whether the whole map is one row: neither border nor stride breaks it."""
         maps = (self.source, self.target, self.residual or self.target)
-        return (
-            all(m.is_flat for m in maps) and set(self.spec.stride) == {1} and self.source.pixels == self.target.pixels
-        )
+        return all(m.is_flat for m in maps) and set(self.spec.stride) == {1} and self.spec.size == self.spec.size_out
 
     def padded_channels(self, isa: Isa) -> int:
         """Output channels with each group padded to whole panels."""

@@ -12,19 +12,57 @@ from dataclasses import dataclass, replace
 from separable.errors import SpecError
 from separable.kernels.across import trimmed
 from separable.kernels.convolution import SIGNATURE
-from separable.kernels.epilogue import NONE, Activation, activate
-from separable.kernels.ir import Function, Index, Module, Value, vector
+from separable.kernels.epilogue import NONE, Activation, activate, logarithm
+from separable.kernels.ir import Function, Index, Module, Value, constant, vector
 from separable.kernels.isa import Isa
-from separable.kernels.layout import ITEM, Layout
+from separable.kernels.layout import ITEM, NO_BORDER, Layout
 
 OPERATIONS: dict[str, Callable[[Function, Value, Value], Value]] = {
     "add": lambda f, x, y: f.float("fadd", x, y),
     "subtract": lambda f, x, y: f.float("fsub", x, y),
     "multiply": lambda f, x, y: f.float("fmul", x, y),
     "divide": lambda f, x, y: f.float("fdiv", x, y),
-    "maximum": lambda f, x, y: f.greater(x, y),
-    "minimum": lambda f, x, y: f.smaller(x, y),
+    "maximum": lambda f, x, y: f.maximum(x, y),
+    "minimum": lambda f, x, y: f.minimum(x, y),
     "slope": lambda f, x, y: f.where_negative(x, f.float("fmul", x, y), x),
+}
+
+
+def _divided(f: Function, x: Value) -> Value:
+    return f.float("fdiv", constant(1.0, x.lanes), x)
+
+
+def _power(f: Function, x: Value, exponent: float) -> Value:
+    product = x
+    for _ in range(int(exponent) - 1):
+        product = f.float("fmul", product, x)
+    return product
+
+
+def _soft_shrink(f: Function, x: Value, size: float) -> Value:
+    low, high = constant(-size, x.lanes), constant(size, x.lanes)
+    return f.float("fsub", x, f.smaller(high, f.greater(low, x)))
+
+
+def _hard_shrink(f: Function, x: Value, size: float) -> Value:
+    far = f.where("oge", x, constant(-size, x.lanes), constant(0.0, x.lanes), x)
+    return f.where("ole", x, constant(size, x.lanes), far, x)
+
+
+def _threshold(f: Function, x: Value, least: float, other: float) -> Value:
+    return f.where("ole", x, constant(least, x.lanes), constant(other, x.lanes), x)
+
+
+# Of one map and constants. An activation that a convolution finishes with must be a number at 0; these need not.
+UNARY: dict[str, Callable[..., Value]] = {
+    "sqrt": lambda f, x: f.sqrt(x),
+    "reciprocal": _divided,
+    "reciprocal sqrt": lambda f, x: _divided(f, f.sqrt(x)),
+    "log": logarithm,
+    "power": _power,
+    "soft shrink": _soft_shrink,
+    "hard shrink": _hard_shrink,
+    "threshold": _threshold,
 }
 SOURCE, TARGET, OTHER = 0, 3, 4
 UNROLL = 4
@@ -34,7 +72,7 @@ UNROLL = 4
 class Elementwise:
     """``operation`` of the source and ``other``, then the activation; ``"keep"`` is the activation alone.
 
-    ``"slope"`` multiplies what is below zero, each channel by its own slope.
+    ``"slope"`` multiplies what is below zero, each channel by its own slope. ``constants`` are for those of one map.
     """
 
     operation: str
@@ -42,16 +80,17 @@ class Elementwise:
     target: Layout
     other: Layout | None = None
     activation: Activation = NONE
+    constants: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.operation not in (*OPERATIONS, "keep") or (self.operation == "keep") != (self.other is None):
-            expected = f"one of {sorted(OPERATIONS)} with another map, or 'keep'"
+        if self.operation not in (OPERATIONS if self.other else ("keep", *UNARY)):
+            expected = f"one of {sorted(OPERATIONS)} with another map, or one of {sorted(UNARY)} or 'keep'"
             raise SpecError("Elementwise", given=f"{self.operation!r} with {self.other}", expected=expected)
 
 
 def spread(layout: Layout, over: Layout) -> Layout:
-    """A map of one pixel, read as if it had the size of ``over``."""
-    return replace(layout, height=over.height, width=over.width, pixel=0, row=0)
+    """A map of one pixel, from that pixel on, read as if it had the size of ``over``."""
+    return replace(layout, height=over.height, width=over.width, pixel=0, row=0, border=NO_BORDER)
 
 
 def write(module: Module, name: str, kernel: Elementwise, isa: Isa) -> None:
@@ -111,6 +150,10 @@ def _one(f: Function, kernel: Elementwise, is_last: Value | None, rows: list[Val
         if kernel.operation == "divide" and is_last is not None:
             y = f.select(is_last, trimmed(f, y, kernel.target.channels % lanes, 1.0), y)
         x = OPERATIONS[kernel.operation](f, x, y)
+    elif kernel.operation != "keep":
+        if is_last is not None:
+            x = f.select(is_last, trimmed(f, x, kernel.target.channels % lanes, 1.0), x)
+        x = UNARY[kernel.operation](f, x, *kernel.constants)
     f.store(activate(f, kernel.activation, x), rows[1], offsets[1])
 
 

@@ -65,6 +65,34 @@ def exponential(f: Function, x: Value) -> Value:
     return f.float("fmul", p, f.convert("bitcast", power, kind))
 
 
+def logarithm(f: Function, x: Value) -> Value:
+    """ln m + k·ln 2 with m from √½ to √2 (Cephes' polynomial); of what is below zero, not a number."""
+    n, whole = x.lanes, "i32" if x.lanes == 1 else f"<{x.lanes} x i32>"
+    least, scale = constant(2.0**-126, n), constant(2.0**23, n)
+    is_tiny = ("olt", x, least)  # too small to have all its digits
+    bits = f.convert("bitcast", f.where(*is_tiny, f.float("fmul", x, scale), x), whole)
+    above = f.raw(f"sub {whole} {bits.name}, {_whole(0x3F3504F3, n).name}", whole)  # than √½
+    k = f.raw(f"ashr {whole} {above.name}, {_whole(23, n).name}", whole)
+    moved = f.raw(f"shl {whole} {k.name}, {_whole(23, n).name}", whole)
+    m = f.convert("bitcast", f.raw(f"sub {whole} {bits.name}, {moved.name}", whole), x.type)
+    power = f.convert("sitofp", k, x.type)
+    power = f.where(*is_tiny, f.float("fsub", power, constant(23.0, n)), power)
+    r = f.float("fsub", m, constant(1.0, n))
+    coefficients = (
+        7.0376836292e-2, -1.1514610310e-1, 1.1676998740e-1, -1.2420140846e-1, 1.4249322787e-1, -1.6668057665e-1,
+        2.0000714765e-1, -2.4999993993e-1, 3.3333331174e-1,
+    )  # fmt: skip
+    square = f.float("fmul", r, r)
+    y = f.fma(
+        power, constant(-2.12194440e-4, n), f.float("fmul", f.float("fmul", square, r), _horner(f, r, coefficients))
+    )
+    y = f.fma(square, constant(-0.5, n), y)
+    y = f.fma(power, constant(0.693359375, n), f.float("fadd", r, y))
+    zero, most = constant(0.0, n), constant(float("inf"), n)
+    edge = f.where("oeq", x, zero, constant(float("-inf"), n), constant(float("nan"), n))
+    return f.where("ogt", x, zero, f.where("oeq", x, most, x, y), edge)
+
+
 def _none(_: Function, x: Value) -> Value:
     return x
 
@@ -90,7 +118,9 @@ def _sigmoid(f: Function, x: Value) -> Value:
 
 
 def _silu(f: Function, x: Value) -> Value:
+    """x/(1 + e⁻ˣ), which is nothing from −88 down, where e⁻ˣ overflows."""
     n = x.lanes
+    x = f.greater(constant(-88.0, n), x)
     e = exponential(f, f.float("fsub", constant(0.0, n), x))
     return f.float("fdiv", x, f.float("fadd", constant(1.0, n), e))
 
@@ -132,9 +162,10 @@ def _gelu_tanh(f: Function, x: Value) -> Value:
 def _mish(f: Function, x: Value) -> Value:
     """x·tanh(ln(1 + eˣ)) = x·n/(n + 2) with n = eˣ·(eˣ + 2), which is 1 to the last digit from 20 on."""
     n = x.lanes
+    x = f.greater(constant(-88.0, n), x)  # and nothing from there down
     e = exponential(f, f.smaller(constant(20.0, n), x))
     part = f.float("fmul", e, f.float("fadd", e, constant(2.0, n)))
-    return f.float("fdiv", f.float("fmul", x, part), f.float("fadd", part, constant(2.0, n)))
+    return f.float("fmul", x, f.float("fdiv", part, f.float("fadd", part, constant(2.0, n))))
 
 
 def _softplus(f: Function, x: Value) -> Value:

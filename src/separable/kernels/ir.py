@@ -235,9 +235,25 @@ class Function:
         """The smaller of two floats; ``b`` when it is not a number."""
         return self.select(self._mask("olt", a, b), a, b)
 
+    def maximum(self, a: Value, b: Value) -> Value:
+        """The larger of two floats; not a number where one of them is not."""
+        return self.select(self._mask("uno", a, a), a, self.greater(a, b))
+
+    def minimum(self, a: Value, b: Value) -> Value:
+        """The smaller of two floats; not a number where one of them is not."""
+        return self.select(self._mask("uno", a, a), a, self.smaller(a, b))
+
+    def where(self, how: str, x: Value, y: Value, a: Value, b: Value) -> Value:
+        """``a`` where x and y are as one of LLVM's float predicates says, else ``b``."""
+        return self.select(self._mask(how, x, y), a, b)
+
     def where_negative(self, x: Value, a: Value, b: Value) -> Value:
         """``a`` where x < 0, else ``b``."""
-        return self.select(self._mask("olt", x, constant(0.0, x.lanes)), a, b)
+        return self.where("olt", x, constant(0.0, x.lanes), a, b)
+
+    def sqrt(self, x: Value) -> Value:
+        """The square root."""
+        return self.call(f"llvm.sqrt.v{x.lanes}f32" if x.lanes > 1 else "llvm.sqrt.f32", x.type, [x])
 
     def convert(self, opcode: str, a: Value, kind: str) -> Value:
         """A cast: ``bitcast``, ``fptosi``, ``sitofp``, ``sext``, ``ptrtoint`` …"""

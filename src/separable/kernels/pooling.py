@@ -112,7 +112,7 @@ def _reduce(f: Function, pool: Pool, corner: Value, columns: int, lanes: int) ->
             loaded = [f.load(vector(lanes), at, c * step) for c in range(columns)]
             if pool.kind == "average":
                 return [f.float("fadd", value, x) for value, x in zip(values, loaded, strict=True)]
-            return [f.greater(value, x) for value, x in zip(values, loaded, strict=True)]
+            return [f.maximum(value, x) for value, x in zip(values, loaded, strict=True)]
 
         return f.loop(0, spec.kernel[1], tap, carried=values)
 

@@ -77,9 +77,13 @@ class Mean:
 
 @dataclass(frozen=True, kw_only=True)
 class Combine:
-    """``operation`` of two maps; the second may have one pixel or one channel. ``kernels.elementwise`` names them."""
+    """``operation`` of two maps, the second may have one pixel or one channel; or of one map and constants.
+
+    ``kernels.elementwise`` names them.
+    """
 
     operation: str
+    constants: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,7 +153,9 @@ class Interleave:
 
 @dataclass(frozen=True, kw_only=True)
 class Softmax:
-    """Over the channels of each pixel."""
+    """Over the channels of each pixel; its logarithm if ``is_log``."""
+
+    is_log: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -235,7 +241,7 @@ class Node:
         if isinstance(self.operator, Reorder) and self.operator.step != (1, 1):
             what = f"pixel shuffle {_by(self.operator.step)}"
         if isinstance(self.operator, Combine):
-            what = self.operator.operation
+            what = " ".join([self.operator.operation, *(f"{number:g}" for number in self.operator.constants)])
         extra = " + " + self.inputs[1] if isinstance(self.operator, Convolve) and len(self.inputs) > 1 else ""
         then = "" if self.activation.kind == "none" else f" → {self.activation}"
         return f"{what}{extra}{then}"

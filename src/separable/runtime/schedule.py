@@ -237,8 +237,8 @@ class _Scheduler:
                 self._add(node.name, gather, both, {convolution.SOURCE_TABLE: gather.offsets(reorder.order)})
             case Interleave():
                 pass  # its inputs were written into it
-            case Softmax():
-                self._add(node.name, across.Softmax(source=source, target=target), both)
+            case Softmax(is_log=is_log):
+                self._add(node.name, across.Softmax(source=source, target=target, is_log=is_log), both)
             case Reduce(kind=kind):
                 self._add(node.name, across.Reduce(kind=kind, source=source, target=target), both)
             case Normalise() | NormaliseGroups():
@@ -249,17 +249,26 @@ class _Scheduler:
     def _combine(self, node: Node, operator: Combine | Slope, places: dict[int, Place]) -> None:
         source, target = self.layouts[node.inputs[0]], self.layouts[node.name]
         tables: dict[int, Constant] = {}
+        other, start = None, 0
         if isinstance(operator, Slope):
-            operation, other = "slope", panels(target.channels, (1, 1), self.isa.lanes)
+            other = panels(target.channels, (1, 1), self.isa.lanes)
             tables = {elementwise.OTHER: np.pad(operator.slope, (0, target.panels * self.isa.lanes - target.channels))}
-        else:
-            operation, other = operator.operation, self.layouts[node.inputs[1]]
-            places = {**places, elementwise.OTHER: Place(map=node.inputs[1])}
-        if other.pixels == 1 and target.pixels > 1:
-            other = spread(other, target)
-        if other.channels == 1:
+        elif len(node.inputs) > 1:
+            other = self.layouts[node.inputs[1]]
+        if other is not None and other.pixels == 1 < target.pixels:
+            other, start = spread(other, target), other.offset()
+        if other is not None and other.channels == 1:
             other = replace(other, panel=0)
-        kernel = Elementwise(operation=operation, source=source, target=target, other=other, activation=node.activation)
+        if len(node.inputs) > 1:
+            places = {**places, elementwise.OTHER: Place(map=node.inputs[1], offset=start)}
+        kernel = Elementwise(
+            operation="slope" if isinstance(operator, Slope) else operator.operation,
+            source=source,
+            target=target,
+            other=other,
+            activation=node.activation,
+            constants=() if isinstance(operator, Slope) else operator.constants,
+        )
         self._add(node.name, kernel, places, tables)
 
     def _normalise(self, node: Node, norm: Normalise | NormaliseGroups, places: dict[int, Place]) -> None:
