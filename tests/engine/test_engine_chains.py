@@ -90,6 +90,19 @@ def test_without_measuring_large_maps_run_as_chains() -> None:
     assert count_of_chains(compile(model, x, measure=False), x) == 1
 
 
+@pytest.mark.parametrize(("threads", "expected"), [(1, 0), (2, 1)])
+def test_where_threads_meet_fewer_steps_are_worth_some_microseconds(
+    threads: int, expected: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def measure(_: Tuner, kernels: Sequence[Kernel]) -> list[float]:
+        return [300e-6 if isinstance(kernel, Chain) else 95e-6 for kernel in kernels]
+
+    monkeypatch.setenv("SEPARABLE_CACHE", str(tmp_path))
+    monkeypatch.setattr(Tuner, "measure", measure)
+    model, x = build(lambda: nn.Sequential(*Watched().children())), torch.randn(1, 16, 96, 96)
+    assert count_of_chains(compile(model, x, threads=threads), x) == expected
+
+
 def test_a_measured_choice_is_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SEPARABLE_CACHE", str(tmp_path))
     model, x = build(lambda: nn.Sequential(*Watched().children())), torch.randn(1, 16, 96, 96)

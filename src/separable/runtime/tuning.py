@@ -2,8 +2,8 @@
 
 A way is one kernel, or several that run after each other.
 
-Decisions are kept on disk beside the machine code, keyed by the work, the processor, the threads and this package, so
-that a machine measures each layer once. Without measuring, the first candidate is taken.
+Times are kept on disk beside the machine code, keyed by the work, the processor, the threads and this package, so that
+a machine measures each layer once. Without measuring, the first candidate is taken.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from separable.runtime.tiles import shares
 
 CANDIDATES = 4
 CLEARLY = 0.98  # of the time of the first: a smaller gain may be noise
+MEETING = 8e-6  # seconds of each thread at a step's end: waiting for the others, and writing what they have read
 SLACK = 64  # floats, to align the scratch memory
 
 
@@ -48,19 +49,23 @@ class Tuner:
         if len(ways) == 1 or not self.is_measuring:
             return ways[0]
         shortlist = ways[:CANDIDATES]
-        path = self._path(shortlist)
-        names = [" ".join(map(name_of, kernels)) for kernels in shortlist]
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-            kept = json.loads(path.read_text(encoding="utf-8"))["fastest"]
-            if kept in names:
-                return shortlist[names.index(kept)]
-        parts = list(dict.fromkeys(kernel for kernels in shortlist for kernel in kernels))
-        by_part = dict(zip(parts, self.measure(parts), strict=True))
-        seconds = [sum(by_part[kernel] for kernel in kernels) for kernels in shortlist]
+        meeting = MEETING * self.threads if self.threads > 1 else 0.0
+        measured = zip(shortlist, self._seconds(shortlist), strict=True)
+        seconds = [alone + meeting * len(kernels) for kernels, alone in measured]
         best = min(range(len(shortlist)), key=seconds.__getitem__)
-        best = best if seconds[best] < CLEARLY * seconds[0] else 0
-        _keep(path, {"fastest": names[best], "seconds": dict(zip(names, seconds, strict=True))})
-        return shortlist[best]
+        return shortlist[best if seconds[best] < CLEARLY * seconds[0] else 0]
+
+    def _seconds(self, ways: Sequence[tuple[Kernel, ...]]) -> list[float]:
+        """Of each way on one thread: from the disk, else measured and kept."""
+        path, names = self._path(ways), [" ".join(map(name_of, kernels)) for kernels in ways]
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            kept = json.loads(path.read_text(encoding="utf-8"))["seconds"]
+            return [float(kept[name]) for name in names]
+        parts = list(dict.fromkeys(kernel for kernels in ways for kernel in kernels))
+        by_part = dict(zip(parts, self.measure(parts), strict=True))
+        seconds = [sum(by_part[kernel] for kernel in kernels) for kernels in ways]
+        _keep(path, {"seconds": dict(zip(names, seconds, strict=True))})
+        return seconds
 
     def measure(self, kernels: Sequence[Kernel]) -> list[float]:
         """Seconds of each kernel on one thread: the least of several rounds, taken in turns."""
