@@ -14,7 +14,7 @@ from separable.kernels.catalogue import Kernel
 from separable.kernels.chain import OF_A_LINK, Chain, ring_rows
 from separable.kernels.convolution import Convolution, Tile
 from separable.kernels.depthwise import Depthwise
-from separable.kernels.elementwise import OPERATIONS, Elementwise, spread
+from separable.kernels.elementwise import OPERATIONS, UNARY, Elementwise, spread
 from separable.kernels.epilogue import KINDS, Activation
 from separable.kernels.gathering import Gather
 from separable.kernels.group_norm import GroupNorm
@@ -29,6 +29,7 @@ from separable.spec import ConvSpec
 
 TILE = Tile(pixels=4, vectors=2, block=4)
 RELU = Activation(kind="relu")
+CONSTANTS = {"power": (3.0,), "soft shrink": (0.3,), "hard shrink": (0.4,), "threshold": (0.1, -0.2)}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -109,7 +110,8 @@ def between(isa: Isa) -> Iterator[Case]:
         place: np.pad(numbers(21), (0, one.panels * lanes - 21)).astype(np.float32) for place in (1, 2)
     }
     yield Case(kernel=Normalise(source=one, target=one, eps=1e-5), inputs=inputs, constants=tables)
-    yield Case(kernel=Softmax(source=one, target=one), inputs=inputs, constants={})
+    for is_log in (False, True):
+        yield Case(kernel=Softmax(source=one, target=one, is_log=is_log), inputs=inputs, constants={})
     for kind in ("max", "mean"):
         reduced = Reduce(kind=kind, source=one, target=panels(1, (6, 7), lanes))
         yield Case(kernel=reduced, inputs=inputs, constants={})
@@ -138,6 +140,9 @@ def elementwise(isa: Isa) -> Iterator[Case]:
     for operation in OPERATIONS:
         kernel = Elementwise(operation=operation, source=one, target=one, other=one)
         yield Case(kernel=kernel, inputs=inputs, constants={})
+    for operation in UNARY:
+        kernel = Elementwise(operation=operation, source=one, target=one, constants=CONSTANTS.get(operation, ()))
+        yield Case(kernel=kernel, inputs={0: inputs[0]}, constants={})
     for kind in KINDS:
         activation = Activation(kind=kind, low=-0.5, high=1.0)
         kernel = Elementwise(operation="keep", source=one, target=one, activation=activation)
