@@ -10,7 +10,7 @@ from small_networks import NETWORKS, build, mobile
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from separable.engine import compile
+from separable.engine import compile, forward
 from separable.errors import ModelError, SeparableError
 from separable.kernels.isa import SHAPES, Isa
 
@@ -48,6 +48,15 @@ def test_a_network_gives_the_same_in_panels_of_every_width(name: str, isa: Isa) 
     make, shape = NETWORKS[name]
     model, x = build(make), torch.randn(shape)
     agree(compile(model, x, threads=2, measure=False, level=isa.name)(x), expected(model, x))
+
+
+def test_one_network_that_does_everything_runs_without_an_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, x = build(mobile), torch.randn(1, 3, 32, 32)
+    program = compile(model, x, threads=1, measure=False)
+    monkeypatch.setattr(forward, "Environment", lambda *_: pytest.fail("an environment was made"))
+    agree(program(x), expected(model, x))
+    last = x.to(memory_format=torch.channels_last)
+    agree(program(last), expected(model, last))
 
 
 def test_measured_tiles_compute_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
