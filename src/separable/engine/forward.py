@@ -37,12 +37,11 @@ class Forward:
     @cached_property
     def _is_one_network(self) -> bool:
         """Whether a single network reads the inputs as they come and makes the only output as it goes."""
-        if len(self.natives) != len(self.lowered.steps) or len(self.natives) != 1:
+        if len(self.lowered.steps) != 1 or not self.natives:
             return False
-        given, made = ([name for name, _ in names] for names in (self.natives[0].given, self.natives[0].made))
-        out = self.lowered.outputs
-        is_plain = isinstance(out, Name) and (out.name, out.shape, out.seen) == (made[0], None, None)
-        return is_plain and given == list(self.lowered.inputs)
+        native, out = self.natives[0], self.lowered.outputs
+        is_plain = isinstance(out, Name) and (out.name, out.shape, out.seen) == (native.made[0][0], None, None)
+        return is_plain and tuple(name for name, _ in native.given) == self.lowered.inputs
 
     def _through_environment(self, inputs: Sequence[Any]) -> Any:
         lowered = self.lowered

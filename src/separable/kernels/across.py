@@ -129,8 +129,11 @@ class _Emitter:
 
         def finish(panel: Index, channels: int) -> None:
             for c, v in enumerate(self._pixels(panel)):
-                y = f.float("fsub", f.float("fsub", v, greatest[c]), factors[c]) if is_log else None
-                self._put(trimmed(f, y or f.float("fmul", power(v, c), factors[c]), channels), panel, c)
+                if is_log:
+                    y = f.float("fsub", f.float("fsub", v, greatest[c]), factors[c])
+                else:
+                    y = f.float("fmul", power(v, c), factors[c])
+                self._put(trimmed(f, y, channels), panel, c)
 
         self._each(finish)
 
