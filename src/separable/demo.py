@@ -13,7 +13,7 @@ from separable.models.digits import DigitsData, digits_data, digits_resnet
 from separable.pipeline import GENTLE, ShrinkOptions, Shrunk, shrink
 from separable.spec import Budget
 
-BUDGET = Budget(latency=0.55, macs=0.5)
+BUDGET = Budget(latency=0.9, macs=0.33)  # a busy machine's clock may have no plan of half the time
 BATCH = 8  # with one small image at a time PyTorch's own overhead, not arithmetic, is what would be measured
 
 
