@@ -1,10 +1,10 @@
 """Networks and single layers on the engine against other runtimes. In: names, batches, threads. Out: JSON and a table.
 
 Each runtime is a process of its own; samples are taken in rounds, one of each runtime in turn, so that what disturbs
-the machine disturbs all alike. Behind them the engine and the processor's peak are measured in turns, forward by
-forward. All samples are kept. A runtime that ends, or whose output is not PyTorch's, is left out, and that is said. Run
-from the repository; a part that is run again replaces that part of the results, ``--more`` leaves out what they hold
-already, ``--within`` begins nothing new after so many seconds:
+the machine disturbs all alike, and each begins when the threads of the one before rest. Behind them the engine and the
+processor's peak are measured in turns, forward by forward. All samples are kept. A runtime that ends, or whose output
+is not PyTorch's, is left out, and that is said. Run from the repository; a part that is run again replaces that part of
+the results, ``--more`` leaves out what they hold already, ``--within`` begins nothing new after so many seconds:
 
     python bench/engine.py --prepare --peers /path/to/python-with-the-peers
     python bench/engine.py --more --within 120 --peers /path/to/python-with-the-peers
@@ -13,6 +13,7 @@ already, ``--within`` begins nothing new after so many seconds:
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import math
 import os
@@ -43,6 +44,7 @@ PEERS = ("xnnpack", "onnxruntime", "openvino", "ncnn", "mnn")
 EXPORTS = Path(tempfile.gettempdir()) / "separable-bench"
 LIMIT = 1e-4
 ROUND_S, LONG_S = 0.1, 2.0
+REST_S = 1.0  # at most
 TURNS, TURNS_S = 100, 6.0  # at most
 CALM = 0.03  # by how much the peak before and after a forward may differ
 
@@ -95,8 +97,23 @@ class Runtime:
         return self._ask(f"load {which}")
 
     def sample(self, which: int, times: int) -> float:
-        """Mean seconds of ``times`` forwards; not a number once the process has ended."""
-        return next(iter(self._ask(f"run {which} {times}")), math.nan)
+        """Mean seconds of ``times`` forwards; not a number once the process has ended.
+
+        Threads of some runtimes go on spinning for a tenth of a second: until they rest, nobody else begins.
+        """
+        seconds = next(iter(self._ask(f"run {which} {times}")), math.nan)
+        end = time.perf_counter() + REST_S
+        while self._is_busy() and time.perf_counter() < end:
+            time.sleep(0.005)
+        return seconds
+
+    def _is_busy(self) -> bool:
+        """Whether a thread of the process runs or waits for a core."""
+        for task in Path(f"/proc/{self.process.pid}/task").glob("*/stat"):
+            with contextlib.suppress(OSError):  # a thread that has ended
+                if task.read_text().rpartition(")")[2].split()[0] == "R":
+                    return True
+        return False
 
     def turns(self, which: int) -> list[float]:
         """Seconds in turns: of the peak's loop, a forward, the loop, …, the loop."""

@@ -26,7 +26,7 @@ TWICE = "-Wl,-zmuldefs"  # a filter's rows bring the function that they call, wh
 PROGRAM = """
 typedef void kernel(void*, long, long, long);
 kernel {names};
-static const struct {{ kernel* run; void* arguments; long shares; }} calls[] = {{{calls}}};
+static const struct {{ kernel* run; void* arguments; long shares, images; }} calls[] = {{{calls}}};
 static const struct {{ kernel** place; kernel* run; }} pointers[] = {{{pointers}}};
 static const struct {{ const char* start; long size; }} results[] = {{{results}}};
 static void out(const char* start, long size);
@@ -34,8 +34,9 @@ static void out(const char* start, long size);
 static void compute(void) {{
   for (int i = 0; pointers[i].place; ++i) *pointers[i].place = pointers[i].run;
   for (int i = 0; calls[i].run; ++i)
-    for (long share = 0; share < calls[i].shares; ++share)
-      calls[i].run(calls[i].arguments, share, calls[i].shares, 0);
+    for (long image = 0; image < calls[i].images; ++image)
+      for (long share = 0; share < calls[i].shares; ++share)
+        calls[i].run(calls[i].arguments, share, calls[i].shares, image);
   out("{mark}", {mark_size});
   for (int i = 0; results[i].start; ++i) out(results[i].start, results[i].size);
 }}
@@ -139,11 +140,12 @@ log: log
 
 @dataclass(frozen=True, kw_only=True)
 class Call:
-    """The function ``name``, called as each of ``shares`` in turn with an array of arguments."""
+    """The function ``name``, called with an array of arguments for each image, as each of ``shares`` in turn."""
 
     name: str
     arguments: Array
     shares: int
+    images: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -220,7 +222,9 @@ def _run(folder: Path, *command: str) -> bytes:
 
 
 def _program(work: Work, places: Mapping[int, int]) -> str:
-    calls = [f"{{{call.name}, (void*){places[id(call.arguments)]}, {call.shares}}}" for call in work.calls]
+    calls = [
+        f"{{{call.name}, (void*){places[id(call.arguments)]}, {call.shares}, {call.images}}}" for call in work.calls
+    ]
     pointers = [
         f"{{(kernel**){places[id(array)] + 8 * i}, {work.functions[word]}}}"
         for array in work.memory

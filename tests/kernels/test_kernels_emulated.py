@@ -97,12 +97,11 @@ def filters_here(isa: Isa, there: Isa) -> Iterator[Step]:
     for plan, image, result in every_filter(isa):
         before = result.copy()
         plan.run(image.ctypes.data, result.ctypes.data)
-        plan._counter[0] = 0
-        modules = sources(plan.filtering, there)
+        modules, words = sources(plan.filtering, there), plan._words[0]
         yield Step(
             name=str(plan.filtering),
-            call=Call(name=next(iter(modules)), arguments=plan._words, shares=plan.job.threads),
-            memory=[plan._words, *plan._held, image, result],
+            call=Call(name=next(iter(modules)), arguments=words, shares=1, images=len(plan._units)),
+            memory=[words, *plan._held, image, result],
             result=result,
             before=before,
             modules=modules,

@@ -21,7 +21,7 @@ from separable.kernels.filter_taps import DENSE, LINE, LONGEST_UNROLLED, ROWS, S
 from separable.kernels.filter_types import group_of
 from separable.kernels.filtering import TERM, WORDS, Filtering, entries
 from separable.kernels.isa import Isa
-from separable.kernels.pool import shared_pool
+from separable.kernels.pool import APART, shared_pool
 
 # Two thirds of a megabyte of rings: measured, wide strips pay for what does not fit the second-level cache.
 RING_BYTES = 704 * 1024
@@ -29,6 +29,7 @@ NARROWEST, WIDEST = 256, 8192  # floats of a strip
 TURNED = 128  # floats of a row that are turned on their side at a time: with their sums they fill half the first cache
 HUGE = 2 * 1024 * 1024
 FLOATS = {"float": "float32", "double": "float64"}
+SOURCE, TARGET = WORDS.index("source"), WORDS.index("target")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,23 +110,19 @@ class Plan:
         self._measure()
         self._cut()
         self._link()
-        words = {**self._tables(), **self._memory()}
-        self._words = np.zeros(len(WORDS), np.int64)
-        for i, name in enumerate(WORDS):
-            self._words[i] = words.get(name, 0)
-        self._step = np.array([self._entries.driver, self._words.ctypes.data, job.threads, 0], np.uint64)
-        self._call = self._step.ctypes.data
-        self._source, self._target = WORDS.index("source"), WORDS.index("target")
+        self._words = np.zeros((job.threads, len(WORDS)), np.int64)
+        for name, value in (self._tables() | self._memory()).items():
+            self._words[:, WORDS.index(name)] = value
+        self._steps = np.array([(self._entries.driver, words.ctypes.data, 1, 0) for words in self._words], np.uint64)
+        self._phase = np.array([APART, 1, self._steps.ctypes.data, 0, len(self._units), 0], np.int64)
 
     def run(self, source: int, target: int) -> None:
         """Filters the array whose pixel under result 0 lies at ``source`` into the one at ``target``."""
-
-        def prepare() -> None:
-            self._counter[0] = 0
-            self._words[self._source] = source
-            self._words[self._target] = target
-
-        shared_pool(self.job.threads, self.isa).offer(self._call, prepare)
+        pool = shared_pool(self.job.threads, self.isa)
+        with pool.turn:
+            self._words[:, SOURCE] = source
+            self._words[:, TARGET] = target
+            pool.run_in_turn(self._phase.ctypes.data, 1)
 
     def _measure(self) -> None:
         """How far the kernels reach, and how much of everything is done at a time."""
@@ -190,7 +187,7 @@ class Plan:
         self.filtering = Filtering(work=job.work, source=job.source.dtype, rows=rows, columns=columns)
         self._entries = entries(self.filtering, self.isa)
 
-    def _tables(self) -> dict[str, int]:
+    def _tables(self) -> dict[str, int | NDArray[np.int64]]:
         """Which row lies where, in the image and in the ring, and which column."""
         job = self.job
         rows = job.rows.table(self.above, self.below, job.border)
@@ -206,10 +203,8 @@ class Plan:
         read = rows[first + self.above : last + self.above] if places is not rows else np.arange(first, last)
         table = np.where(read == NOWHERE, NOWHERE, read * job.source.row)
         value = np.array([job.border.value], FLOATS[job.work])
-        self._counter = np.zeros(16, np.int64)
         return {
-            "counter": self._keep(self._counter),
-            "units": len(self._units), "unit_table": self._keep(self._units),
+            "unit_table": self._keep(self._units),
             "target_row": job.target.row, "target_item": np.dtype(job.target.dtype).itemsize,
             "load": self._entries.load,
             "is_straight": self.at_once == 1 and job.source.dtype == FLOATS[job.work],
@@ -221,7 +216,7 @@ class Plan:
             "column_table": self._keep(columns) + 8 * self.left, "constant": self._keep(value),
         }  # fmt: skip
 
-    def _memory(self) -> dict[str, int]:
+    def _memory(self) -> dict[str, int | NDArray[np.int64]]:
         """Each thread's memory: slots, rows as read, a ring a term, the rows on their side, sums of several terms."""
         job, item, group = self.job, self.item, self.group
         width = self.strip * job.channels
@@ -265,8 +260,7 @@ class Plan:
         return {
             "terms": len(job.terms),
             "term_table": self._keep(self._terms(places["rings"])),
-            "memory": start,
-            "memory_stride": stride,
+            "memory": start + stride * np.arange(job.threads),
             "buffers": places["buffers"],
             "buffer_row": buffer_row,
             "aside": places["aside"],

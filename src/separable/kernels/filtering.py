@@ -1,6 +1,6 @@
-"""Both passes of a separable filter over an image. In: types and taps. Out: one function that threads share.
+"""Both passes of a separable filter over an image. In: types and taps. Out: one function, called for each unit of work.
 
-A unit of work is a strip of columns and a run of rows. The rows come once from the image, are filtered along the row
+A unit is a strip of columns and a run of rows. The rows come once from the image, are filtered along the row
 into a ring that stays in the cache, and are summed down the columns from there, a few rows at a time, straight into the
 result. Several terms have a ring each and are summed before anything is written.
 """
@@ -24,8 +24,7 @@ from separable.kernels.jit import Library, object_code
 # rows, pixels or floats. "Logical" rows and columns begin at 0 with the first of the result; those that a kernel
 # reaches beside it are negative or beyond its size.
 WORDS = (
-    "counter",  # where the number of the next unit stands
-    "units", "unit_table",  # a unit: source offset, target offset, first row, last row, first column, last column
+    "unit_table",  # a unit: source offset, target offset, first row, last row, first column, last column
     "source", "target", "target_row", "target_item",
     "load", "is_straight",  # a function; whether rows are filtered where they lie, being of the type to compute in
     "row_table", "first_row", "last_row",  # the rows that are read: where each lies, NOWHERE for a constant one
@@ -34,7 +33,7 @@ WORDS = (
     "left", "right", "channels",
     "first_column", "last_column", "column_table", "constant",  # the columns that lie in a row; where others stand
     "terms", "term_table",  # a term: see TERM
-    "memory", "memory_stride",  # of thread 0, and from one thread to the next
+    "memory",  # of this thread
     "buffers", "buffer_row", "aside", "partial", "partial_row", "spare",  # offsets in a thread's memory
 )  # fmt: skip
 TERM = (
@@ -109,33 +108,17 @@ def _source(write: Callable[[Module], None]) -> str:
 class _Driver:
     def __init__(self, f: Function, parameters: list[Value], work: str, isa: Isa) -> None:
         self.f, self.isa, self.item, self.step = f, isa, ITEMS[work], step_of(work, isa)
-        arguments, thread, *_ = parameters
+        arguments, _, _, self.number = parameters
         self.words = {name: f.load("i64", arguments, 8 * i) for i, name in enumerate(WORDS)}
-        memory = f.add(self.words["memory"], f.mul(thread, self.words["memory_stride"]))
-        self.memory = self.slots = self._pointer(memory)  # a thread's memory begins with room for slots
+        self.memory = self.slots = self._pointer(self.words["memory"])  # a thread's memory begins with room for slots
         self.buffers, self.aside, self.partial, self.spare = (
             f.at(self.memory, self.words[name]) for name in ("buffers", "aside", "partial", "spare")
         )
 
     def write(self) -> None:
-        """Takes one unit after the other from the counter that all threads share."""
+        """One unit."""
         f, words = self.f, self.words
-        counter = self._pointer(words["counter"])
-
-        def take(_: Value, __: list[Value]) -> list[Value]:
-            number = f.raw(f"atomicrmw add ptr {counter.name}, i64 1 seq_cst", "i64")
-            f.when(f.compare("slt", number, words["units"]), lambda: self._unit(number))
-            return []
-
-        # A thread may take every unit, and no more than that.
-        f.loop(0, words["units"], take)
-        if self.isa.is_x86:  # elsewhere the barrier that ends every step is one for such stores too
-            f.module.declare("llvm.x86.sse.sfence", "void", [])
-            f.raw("call void @llvm.x86.sse.sfence()")
-
-    def _unit(self, number: Value) -> None:
-        f, words = self.f, self.words
-        table = f.at(self._pointer(words["unit_table"]), f.mul(number, 8 * UNIT_WORDS))
+        table = f.at(self._pointer(words["unit_table"]), f.mul(self.number, 8 * UNIT_WORDS))
         source, target, y0, y1, self.x0, self.x1 = (f.load("i64", table, 8 * i) for i in range(UNIT_WORDS))
         self.source = f.at(self._pointer(words["source"]), source)
         self.target = f.at(self._pointer(words["target"]), target)
@@ -149,6 +132,9 @@ class _Driver:
             return read
 
         f.loop(y0, y1, block, step=words["block"], carried=[self._read_row(f.sub(y0, words["above"]))])
+        if self.isa.is_x86:  # elsewhere the thread's report that a unit is done is a barrier for such stores too
+            f.module.declare("llvm.x86.sse.sfence", "void", [])
+            f.raw("call void @llvm.x86.sse.sfence()")
 
     def _read_row(self, y: Index) -> Value:
         """Of the rows that are read, the first not before logical row ``y``."""

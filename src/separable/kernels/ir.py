@@ -26,6 +26,7 @@ class Value:
 
 Index = Value | int
 Body = Callable[[Value, list[Value]], list[Value]]
+Turn = Callable[[list[Value]], tuple[Value, list[Value]]]
 
 
 def vector(lanes: int, element: str = "float") -> str:
@@ -168,6 +169,14 @@ class Function:
         x, y = self.operand(a, kind), self.operand(b, kind)
         return self._emit(f"select {condition.type} {condition.name}, {kind} {x.name}, {kind} {y.name}", kind)
 
+    def both(self, a: Value, b: Value) -> Value:
+        """Whether two conditions hold."""
+        return self._emit(f"and i1 {a.name}, {b.name}", "i1")
+
+    def opposite(self, a: Value) -> Value:
+        """Whether a condition does not hold."""
+        return self._emit(f"xor i1 {a.name}, true", "i1")
+
     def at(self, pointer: Value, offset: Index) -> Value:
         """The address ``offset`` bytes behind ``pointer``."""
         if offset == 0:
@@ -309,6 +318,23 @@ class Function:
         body()
         self.branch(f"join{name}")
         self.label(f"join{name}")
+
+    def repeat(self, body: Turn, carried: Sequence[Value] = ()) -> list[Value]:
+        """``body(carried)`` at least once and as long as it says so; the values that the last turn carried on."""
+        before, name = self._block, self.fresh()
+        phis = [Value(f"%c{name}.{k}", value.type) for k, value in enumerate(carried)]
+        self.branch(f"turn{name}")
+        self.label(f"turn{name}")
+        mark = len(self.lines)
+        again, results = body(list(phis))
+        latch = self._block
+        self.lines.append(f"  br i1 {again.name}, label %turn{name}, label %after{name}")
+        self.label(f"after{name}")
+        self.lines[mark:mark] = [
+            f"  {phi.name} = phi {phi.type} [ {old.name}, %{before} ], [ {new.name}, %{latch} ]"
+            for phi, old, new in zip(phis, carried, results, strict=True)
+        ]
+        return results
 
     def operand(self, value: Index, kind: str) -> Value:
         """A Python integer as a constant of this type; a value as it is."""

@@ -1,19 +1,19 @@
 """Threads that run a program together. In: the address of a program. Out: all its steps done, in one native call.
 
-The threads are Python's, but live in native code with the interpreter lock released. They meet at barriers: a thread
-spins for about a millisecond and then parks on a condition variable, so that an idle pool costs nothing.
+The threads are Python's, but live in native code with the interpreter lock released. One that finds nothing to do spins
+for about a millisecond and then parks on a condition variable, so that an idle pool costs nothing.
 
 A program is an array of phases, each of six i64: ``mode, steps, address, first image, images, 0``. A step is
-(function, arguments, shares, is downwards). In mode ``TOGETHER`` all threads share every step of one image after the
+(function, arguments, shares, is downwards). In mode ``TOGETHER`` the threads share every step of one image after the
 other; in mode ``APART`` each thread takes whole images and does them on its own, and ``address`` holds one list of
 steps for each.
 
-Shares are claimed: first the thread's own, upwards or downwards, then what the others have not begun. A core that
-somebody else slows down for a while then costs as much as it lost, not twice that.
-
-A step that divides its work itself can be offered instead: every thread that comes before the work is done takes part,
-and nobody waits for one that does not. Behind the threads of PyTorch, which keep their cores for milliseconds after
-their work, a worker may come that late.
+The pool does one piece of work after the other: a step of one image, or all images of a phase apart. Each piece has a
+number of its own, and its shares are claimed: first the thread's own, upwards or downwards, then what the others have
+not begun. A piece is over when its shares are done, and whoever does the last one announces the next piece. So nobody
+waits for a thread that has claimed nothing: not for one that is parked, not for one whose core somebody else keeps for
+a while (PyTorch's threads keep theirs for milliseconds after their work), and such a thread finds its way back to what
+is done by then, because a claim holds only as long as its piece is the one of that number.
 """
 
 from __future__ import annotations
@@ -35,12 +35,15 @@ from separable.kernels.jit import Library, object_code
 TOGETHER, APART = 0, 1
 PHASE_WORDS, STEP_WORDS = 6, 4
 SPINS = 50_000  # of some 20 ns each: on a busy virtual machine a parked thread cost a third of MobileNetV2
-# The last bit of the generation says that it is an offer. A closed door is far below zero.
-GENERATION, ARRIVED, PHASE, SLEEPERS, PHASES, COUNT, THREADS, STOP, MUTEX, CONDITION, DOOR, LEFT = (
-    0, 64, 128, 192, 256, 264, 272, 320, 384, 512, 640, 704,
+LINE = 64
+# What the pool knows, by bytes: words that several threads write each have cache lines of their own.
+PIECE, DONE, SLEEPERS, END, THREADS, STOP, MUTEX, CONDITION, PIECES, CLAIMS = (
+    0, 128, 256, 320, 328, 336, 384, 512, 640, 768,
 )  # fmt: skip
-CLAIMS, LINE = 768, 64  # two sets in turn, a cache line a thread: while one is in use the other goes back to zero
-CLOSED = -(2**62)
+# Of a piece: two lines in turn, written before its number is. Nothing to do is a piece without shares.
+PHASE, STEP, IMAGE, SHARES, ORDER = 0, 8, 16, 24, 32
+UP, DOWN, ANY = 0, 1, 2  # the order in which a thread takes its own shares; ``ANY``: the images of a phase apart
+CLAIM_BITS = 28  # of the word in which the claims of a thread's shares are counted; above them the piece's number
 
 
 class Pool:
@@ -49,7 +52,7 @@ class Pool:
     def __init__(self, threads: int, isa: Isa) -> None:
         self.threads = threads
         self.turn = threading.Lock()
-        self._state = np.zeros((CLAIMS + (2 * threads + 1) * LINE) // 8, np.int64)
+        self._state = np.zeros((CLAIMS + (threads + 1) * LINE) // 8, np.int64)
         self._address = -(-self._state.ctypes.data // 64) * 64
         self._native = _native(isa)
         self._native.start(self._address, threads)
@@ -61,22 +64,13 @@ class Pool:
             worker.start()
 
     def run(self, phases: int, count: int) -> None:
-        """Runs ``count`` phases that begin at address ``phases``; returns when every thread is done."""
+        """Runs ``count`` phases that begin at address ``phases``; returns when all their shares are done."""
         with self.turn:
             self.run_in_turn(phases, count)
 
     def run_in_turn(self, phases: int, count: int) -> None:
         """For a caller that holds ``turn`` because it changes the program's arguments before it runs it."""
         self._native.run(self._address, phases, count)
-
-    def offer(self, step: int, prepare: Callable[[], None]) -> None:
-        """A single step at this address, which all threads call that come before the caller has done it.
-
-        ``prepare`` is called when nobody else uses the pool: it may change the step's arguments.
-        """
-        with self.turn:
-            prepare()
-            self._native.offer(self._address, step)
 
     def stop(self) -> None:
         """Ends the threads. A stopped pool never runs again."""
@@ -127,7 +121,6 @@ class _Native:
     start: Callable[[int, int], None]
     worker: Callable[[int, int], None]
     run: Callable[[int, int, int], None]
-    offer: Callable[[int, int], None]
     stop: Callable[[int], None]
 
 
@@ -143,78 +136,89 @@ def _native(isa: Isa) -> _Native:
         start=entry("pool_start", 2),
         worker=entry("pool_worker", 2),
         run=entry("pool_run", 3),
-        offer=entry("pool_offer", 2),
         stop=entry("pool_stop", 1),
     )
 
 
 def _module(isa: Isa) -> str:
     module = Module()
-    for name in ("pthread_mutex_lock", "pthread_mutex_unlock", "pthread_cond_broadcast"):
-        module.declare(name, "i32", ["ptr"])
+    for name in ("pthread_mutex_lock", "pthread_mutex_unlock", "pthread_cond_broadcast", "pthread_cond_wait"):
+        module.declare(name, "i32", ["ptr", "ptr"] if name == "pthread_cond_wait" else ["ptr"])
     pause = "llvm.x86.sse2.pause" if isa.is_x86 else "llvm.aarch64.hint"
     module.declare(pause, "void", [] if isa.is_x86 else ["i32"])
     nap = f"call void @{pause}({'' if isa.is_x86 else 'i32 1'})"
-    module.function("pool_wait", ["ptr", "i64", "i64"], lambda f, p: _wait(f, p, nap))
+    module.function("pool_wait", ["ptr", "i64"], lambda f, p: _wait(f, p, nap))
     module.function("pool_wake", ["ptr"], _wake)
-    module.function("pool_barrier", ["ptr", "i64"], _barrier)
-    module.function("pool_share", ["ptr", "i64", "i64", "ptr", "i64"], _share)
-    module.function("pool_work", ["ptr", "i64"], _work)
-    module.function("pool_join", ["ptr", "i64"], _join)
+    module.function("pool_publish", ["ptr", "i64", "ptr", "ptr", "i64", "i64", "i64"], _publish)
+    module.function("pool_begin", ["ptr", "i64", "ptr"], _begin)
+    module.function("pool_advance", ["ptr", "i64", "ptr", "ptr", "i64"], _advance)
+    module.function("pool_claim", ["ptr", "i64", "i64", "i64"], _claim, result="i64")
+    module.function("pool_share", ["ptr", "i64", "i64"], _share, result="i64")
     module.function("pool_start", ["ptr", "i64"], _start)
     module.function("pool_worker", ["ptr", "i64"], _worker)
     module.function("pool_run", ["ptr", "ptr", "i64"], _run)
-    module.function("pool_offer", ["ptr", "ptr"], _offer)
     module.function("pool_stop", ["ptr"], _stop)
     return module.text
 
 
-def _read(f: Function, pool: Value, offset: int) -> Value:
-    return f.raw(f"load atomic i64, ptr {f.at(pool, offset).name} seq_cst, align 8", "i64")
+def _read(f: Function, pool: Value, offset: int, kind: str = "i64") -> Value:
+    return f.raw(f"load atomic {kind}, ptr {f.at(pool, offset).name} seq_cst, align 8", kind)
 
 
-def _put(f: Function, pool: Value, offset: int, value: Value | int) -> None:
-    f.raw(f"store atomic i64 {f.operand(value, 'i64').name}, ptr {f.at(pool, offset).name} seq_cst, align 8")
+def _put(f: Function, pool: Value, offset: int, value: Index, order: str = "seq_cst") -> None:
+    value = f.operand(value, "i64")
+    f.raw(f"store atomic {value.type} {value.name}, ptr {f.at(pool, offset).name} {order}, align 8")
+
+
+def _increase(f: Function, pool: Value, offset: int, amount: Index) -> Value:
+    """Adds to a word; what stood there before."""
+    by = f.operand(amount, "i64")
+    return f.raw(f"atomicrmw add ptr {f.at(pool, offset).name}, i64 {by.name} seq_cst", "i64")
+
+
+def _do(f: Function, name: str, *arguments: Index) -> None:
+    """Calls a function of this module that has no result."""
+    given = (f.operand(a, "i64") for a in arguments)
+    f.raw(f"call void @{name}({', '.join(f'{a.type} {a.name}' for a in given)})")
+
+
+def _ask(f: Function, name: str, *arguments: Index) -> Value:
+    """Calls a function of this module that has one."""
+    given = (f.operand(a, "i64") for a in arguments)
+    return f.raw(f"call i64 @{name}({', '.join(f'{a.type} {a.name}' for a in given)})", "i64")
 
 
 def _wait(f: Function, parameters: list[Value], nap: str) -> None:
-    """Until the word at ``offset`` is no longer ``old``: spin, then sleep under the mutex."""
-    pool, offset, old = parameters
-    word = f.at(pool, offset)
-    atomic = f"load atomic i64, ptr {word.name} seq_cst, align 8"
-    is_same = f"%same = icmp eq i64 %seen, {old.name}"
-    mutex, condition = f.at(pool, MUTEX).name, f.at(pool, CONDITION).name
-    sleepers = f.at(pool, SLEEPERS).name
-    f.lines += [
-        "  br label %spin",
-        "spin:",
-        "  %n = phi i64 [ 0, %entry ], [ %more, %again ]",
-        f"  %seen = {atomic}",
-        f"  {is_same}",
-        "  br i1 %same, label %again, label %done",
-        "again:",
-        f"  {nap}",
-        "  %more = add i64 %n, 1",
-        f"  %patient = icmp slt i64 %more, {SPINS}",
-        "  br i1 %patient, label %spin, label %park",
-        "park:",
-        f"  %u0 = call i32 @pthread_mutex_lock(ptr {mutex})",
-        f"  %u1 = atomicrmw add ptr {sleepers}, i64 1 seq_cst",
-        "  br label %look",
-        "look:",
-        f"  %now = {atomic}",
-        f"  %still = icmp eq i64 %now, {old.name}",
-        "  br i1 %still, label %sleep, label %up",
-        "sleep:",
-        f"  %u2 = call i32 @pthread_cond_wait(ptr {condition}, ptr {mutex})",
-        "  br label %look",
-        "up:",
-        f"  %u3 = atomicrmw sub ptr {sleepers}, i64 1 seq_cst",
-        f"  %u4 = call i32 @pthread_mutex_unlock(ptr {mutex})",
-        "  br label %done",
-        "done:",
-    ]
-    f.module.declare("pthread_cond_wait", "i32", ["ptr", "ptr"])
+    """Until the piece is no longer number ``old``: spins, then sleeps under the mutex."""
+    pool, old = parameters
+
+    def is_same() -> Value:
+        return f.compare("eq", _read(f, pool, PIECE), old)
+
+    def spin(turns: list[Value]) -> tuple[Value, list[Value]]:
+        f.raw(nap)
+        more = f.operand(f.add(turns[0], 1), "i64")
+        return f.both(is_same(), f.compare("slt", more, SPINS)), [more]
+
+    def park() -> None:
+        mutex, condition = f.at(pool, MUTEX), f.at(pool, CONDITION)
+
+        def sleep(_: list[Value]) -> tuple[Value, list[Value]]:
+            f.call("pthread_cond_wait", "i32", [condition, mutex])
+            return is_same(), []
+
+        f.call("pthread_mutex_lock", "i32", [mutex])
+        _increase(f, pool, SLEEPERS, 1)
+        f.when(is_same(), lambda: _discard(f.repeat(sleep)))
+        _increase(f, pool, SLEEPERS, -1)
+        f.call("pthread_mutex_unlock", "i32", [mutex])
+
+    f.when(is_same(), lambda: _discard(f.repeat(spin, [Value("0", "i64")])))
+    f.when(is_same(), park)
+
+
+def _discard(_: object) -> None:
+    return None
 
 
 def _wake(f: Function, parameters: list[Value]) -> None:
@@ -228,124 +232,171 @@ def _wake(f: Function, parameters: list[Value]) -> None:
     f.when(f.compare("sgt", _read(f, pool, SLEEPERS), 0), broadcast)
 
 
-def _barrier(f: Function, parameters: list[Value]) -> None:
-    pool, threads = parameters
-    old = _read(f, pool, PHASE)
-    before = f.raw(f"atomicrmw add ptr {f.at(pool, ARRIVED).name}, i64 1 seq_cst", "i64")
-    count = f.add(before, 1)
-
-    def last() -> None:
-        _put(f, pool, ARRIVED, 0)
-        _put(f, pool, PHASE, f.operand(f.add(old, 1), "i64"))
-        f.raw(f"call void @pool_wake(ptr {pool.name})")
-
-    is_last = f.compare("eq", count, threads)
-    f.when(is_last, last)
-    is_early = f.compare("ne", count, threads)
-    f.when(is_early, lambda: _discard(f.raw(f"call void @pool_wait(ptr {pool.name}, i64 {PHASE}, i64 {old.name})")))
+def _line(f: Function, pool: Value, number: Value) -> Value:
+    """Where piece ``number`` is described. Its line is written again once the next but one is announced."""
+    return f.at(pool, f.add(f.mul(f.rem(number, 2), LINE), PIECES))
 
 
-def _discard(_: Value) -> None:
-    return None
+def _publish(f: Function, parameters: list[Value]) -> None:
+    """Announces the piece after number ``old``."""
+    pool, old, phase, step, image, shares, order = parameters
+    number = f.operand(f.add(old, 1), "i64")
+    line = _line(f, pool, number)
+    facts = {PHASE: phase, STEP: step, IMAGE: image, SHARES: shares, ORDER: order}
+    for offset, value in facts.items():
+        _put(f, line, offset, value, "release")
+    _put(f, pool, PIECE, number)
+    _do(f, "pool_wake", pool)
 
 
-def _claims(f: Function, pool: Value, threads: Value, whose: Value | int, *, ahead: int = 0) -> Value:
-    """Where the shares are counted that were claimed of thread ``whose``, in this step or the next one."""
-    turn = f.rem(f.add(_read(f, pool, PHASE), ahead), 2)
-    return f.at(pool, f.add(f.mul(f.add(f.mul(turn, threads), whose), LINE), CLAIMS))
+def _facts(f: Function, phase: Value) -> list[Value]:
+    """Mode, number of steps, address, first image and number of images of a phase."""
+    return [f.load(kind, phase, 8 * i) for i, kind in enumerate(("i64", "i64", "ptr", "i64", "i64"))]
 
 
-def _claimed(f: Function, counter: Value, count: Index, body: Callable[[Value], None]) -> None:
-    """``body`` of each number below ``count`` that this thread is the first to claim."""
-    name = f.fresh()
-    f.branch(f"claim{name}")
-    f.label(f"claim{name}")
-    mine = f.raw(f"atomicrmw add ptr {counter.name}, i64 1 seq_cst", "i64")
-    is_left = f.compare("slt", mine, count)
-    f.lines.append(f"  br i1 {is_left.name}, label %do{name}, label %gone{name}")
-    f.label(f"do{name}")
-    body(mine)
-    f.branch(f"claim{name}")
-    f.label(f"gone{name}")
+def _begin(f: Function, parameters: list[Value]) -> None:
+    """Announces the first piece of a phase, or that there is nothing more to do."""
+    pool, old, phase = parameters
+    is_over = f.compare("eq", phase, _read(f, pool, END, "ptr"))
+
+    def first() -> None:
+        mode, _, address, image, images = _facts(f, phase)
+        is_apart = f.compare("eq", mode, APART)
+        shares = f.select(is_apart, images, f.load("i64", address, 16))
+        order = f.select(is_apart, ANY, f.load("i64", address, 24))
+        _do(f, "pool_publish", pool, old, phase, address, image, shares, order)
+
+    f.when(is_over, lambda: _do(f, "pool_publish", pool, old, phase, phase, 0, 0, 0))
+    f.when(f.opposite(is_over), first)
 
 
-def _call(f: Function, step: Value, share: Index, shares: Index, image: Value) -> None:
+def _advance(f: Function, parameters: list[Value]) -> None:
+    """Announces what comes after piece ``old``, which was a step of an image, or a phase apart."""
+    pool, old, phase, step, image = parameters
+    mode, steps, address, first, images = _facts(f, phase)
+    is_together = f.compare("ne", mode, APART)
+    following = f.at(step, 8 * STEP_WORDS)
+    is_step = f.both(is_together, f.compare("ult", following, f.at(address, f.mul(steps, 8 * STEP_WORDS))))
+    after = f.add(image, 1)
+    is_image = f.both(f.both(is_together, f.opposite(is_step)), f.compare("slt", after, f.add(first, images)))
+
+    def again(step: Value, image: Index) -> None:
+        _do(f, "pool_publish", pool, old, phase, step, image, f.load("i64", step, 16), f.load("i64", step, 24))
+
+    f.when(is_step, lambda: again(following, image))
+    f.when(is_image, lambda: again(address, after))
+    is_phase = f.both(f.opposite(is_step), f.opposite(is_image))
+    f.when(is_phase, lambda: _do(f, "pool_begin", pool, old, f.at(phase, 8 * PHASE_WORDS)))
+
+
+def _claim(f: Function, parameters: list[Value]) -> Value:
+    """A share of thread ``whose`` that nobody else has or will have, below ``count``; −1 when there is none.
+
+    The word that counts is that of an earlier piece until somebody claims the first share of this one.
+    """
+    pool, whose, number, count = parameters
+    word = f.at(pool, f.add(f.mul(whose, LINE), CLAIMS))
+    own = f.raw(f"shl i64 {number.name}, {CLAIM_BITS}", "i64")
+    found = f.raw("alloca i64", "ptr")
+    f.store(Value("-1", "i64"), found)
+
+    def attempt(_: list[Value]) -> tuple[Value, list[Value]]:
+        seen = _read(f, word, 0)
+        claimed = f.raw(f"xor i64 {seen.name}, {own.name}", "i64")
+        claimed = f.select(f.compare("ult", claimed, 1 << CLAIM_BITS), claimed, 0)
+        is_left = f.both(f.compare("eq", _read(f, pool, PIECE), number), f.compare("slt", claimed, count))
+
+        def take() -> None:
+            new = f.operand(f.add(own, f.add(claimed, 1)), "i64")
+            both = f"cmpxchg ptr {word.name}, i64 {seen.name}, i64 {new.name} seq_cst seq_cst, align 8"
+            is_mine = f.raw(f"extractvalue {{ i64, i1 }} {f.raw(both, '{ i64, i1 }').name}, 1", "i1")
+            f.store(f.select(is_mine, claimed, -1), found)
+
+        f.when(is_left, take)
+        return f.both(is_left, f.compare("slt", f.load("i64", found), 0)), []
+
+    f.repeat(attempt)
+    return f.load("i64", found)
+
+
+def _call(f: Function, step: Value, share: Index, shares: Index, image: Index) -> None:
     function, arguments = f.load("ptr", step), f.load("ptr", step, 8)
-    share, shares = f.operand(share, "i64"), f.operand(shares, "i64")
-    f.raw(f"call void {function.name}(ptr {arguments.name}, i64 {share.name}, i64 {shares.name}, i64 {image.name})")
+    given = (arguments, *(f.operand(x, "i64") for x in (share, shares, image)))
+    f.raw(f"call void {function.name}({', '.join(f'{x.type} {x.name}' for x in given)})")
 
 
-def _share(f: Function, parameters: list[Value]) -> None:
-    """This thread's part of one step."""
-    pool, thread, threads, step, image = parameters
-    shares = f.load("i64", step, 16)
-    is_down = f.compare("ne", f.load("i64", step, 24), 0)
+def _share(f: Function, parameters: list[Value]) -> Value:
+    """This thread's part of piece ``number``; 0 when that is the one without shares.
 
-    def of(i: Value, _: list[Value]) -> list[Value]:
-        whose = f.rem(f.add(thread, i), threads)
-        first, last = (f.div(f.mul(f.add(whose, n), shares), threads) for n in (0, 1))
-        counter = _claims(f, pool, threads, whose)
+    Of a piece that may be over by now nothing is read but its line, and of that only what was written for it.
+    """
+    pool, thread, number = parameters
+    line = _line(f, pool, number)
+    phase, step = (_read(f, line, offset, "ptr") for offset in (PHASE, STEP))
+    image, shares, order = (_read(f, line, offset) for offset in (IMAGE, SHARES, ORDER))
+    is_current = f.compare("eq", _read(f, pool, PIECE), number)
+    done = f.raw("alloca i64", "ptr")
+    f.store(Value("0", "i64"), done)
 
-        def one(mine: Value) -> None:
-            up, down = f.add(first, mine), f.sub(f.sub(last, 1), mine)
-            _call(f, step, f.select(is_down, down, up), shares, image)
+    def claimed(whose: Index, count: Index, work: Callable[[Value], None]) -> None:
+        """``work`` on each share of thread ``whose`` that this one gets."""
 
-        _claimed(f, counter, f.sub(last, first), one)
-        return []
+        def one(_: list[Value]) -> tuple[Value, list[Value]]:
+            mine = _ask(f, "pool_claim", pool, whose, number, count)
+            is_one = f.compare("sge", mine, 0)
 
-    f.loop(0, threads, of)
+            def do() -> None:
+                work(mine)
+                f.store(f.operand(f.add(f.load("i64", done), 1), "i64"), done)
 
+            f.when(is_one, do)
+            return is_one, []
 
-def _work(f: Function, parameters: list[Value]) -> None:
-    """All phases, as thread number ``thread`` sees them."""
-    pool, thread = parameters
-    phases, count, threads = f.load("ptr", pool, PHASES), f.load("i64", pool, COUNT), f.load("i64", pool, THREADS)
+        f.repeat(one)
 
-    def meet() -> None:
-        f.raw(f"call void @pool_barrier(ptr {pool.name}, i64 {threads.name})")
+    def together() -> None:
+        threads = f.load("i64", pool, THREADS)
 
-    def begin() -> None:
-        f.store(Value("0", "i64"), _claims(f, pool, threads, thread, ahead=1))
+        def of(i: Value, _: list[Value]) -> list[Value]:
+            whose = f.rem(f.add(thread, i), threads)
+            first, last = (f.div(f.mul(f.add(whose, n), shares), threads) for n in (0, 1))
 
-    def phase(p: Value, _: list[Value]) -> list[Value]:
-        at = f.at(phases, f.mul(p, 8 * PHASE_WORDS))
-        mode, steps, address, first, images = (
-            f.load(t, at, 8 * i) for i, t in enumerate(("i64", "i64", "ptr", "i64", "i64"))
-        )
+            def work(mine: Value) -> None:
+                up, down = f.add(first, mine), f.sub(f.sub(last, 1), mine)
+                _call(f, step, f.select(f.compare("eq", order, DOWN), down, up), shares, image)
 
-        def apart() -> None:
+            claimed(whose, f.sub(last, first), work)
+            return []
+
+        f.loop(0, threads, of)
+
+    def apart() -> None:
+        def work(mine: Value) -> None:
+            _, steps, address, first, _ = _facts(f, phase)
             own = f.at(address, f.mul(f.mul(thread, steps), 8 * STEP_WORDS))
 
-            def image(n: Value) -> None:
-                def one(i: Value, _: list[Value]) -> list[Value]:
-                    _call(f, f.at(own, f.mul(i, 8 * STEP_WORDS)), 0, 1, f.operand(f.add(first, n), "i64"))
-                    return []
-
-                f.loop(0, steps, one)
-
-            begin()
-            _claimed(f, _claims(f, pool, threads, 0), images, image)
-            meet()
-
-        def together() -> None:
-            def image(n: Value, _: list[Value]) -> list[Value]:
-                def one(i: Value, _: list[Value]) -> list[Value]:
-                    begin()
-                    given = [pool, thread, threads, f.at(address, f.mul(i, 8 * STEP_WORDS)), n]
-                    f.raw(f"call void @pool_share({', '.join(f'{x.type} {x.name}' for x in given)})")
-                    meet()
-                    return []
-
-                f.loop(0, steps, one)
+            def one(i: Value, _: list[Value]) -> list[Value]:
+                _call(f, f.at(own, f.mul(i, 8 * STEP_WORDS)), 0, 1, f.add(first, mine))
                 return []
 
-            f.loop(first, f.add(first, images), image)
+            f.loop(0, steps, one)
 
-        f.when(f.compare("eq", mode, APART), apart)
-        f.when(f.compare("ne", mode, APART), together)
-        return []
+        claimed(0, shares, work)
 
-    f.loop(0, count, phase)
+    def report() -> None:
+        mine = f.load("i64", done)
+        is_last = f.compare("eq", f.add(_increase(f, pool, DONE, mine), mine), shares)
+
+        def last() -> None:
+            _put(f, pool, DONE, 0)
+            _do(f, "pool_advance", pool, number, phase, step, image)
+
+        f.when(is_last, last)
+
+    f.when(f.both(is_current, f.compare("eq", order, ANY)), apart)
+    f.when(f.both(is_current, f.compare("ne", order, ANY)), together)
+    f.when(f.compare("sgt", f.load("i64", done), 0), report)
+    return f.select(f.both(is_current, f.compare("eq", shares, 0)), 0, 1)
 
 
 def _start(f: Function, parameters: list[Value]) -> None:
@@ -356,85 +407,38 @@ def _start(f: Function, parameters: list[Value]) -> None:
     f.call("pthread_cond_init", "i32", [f.at(pool, CONDITION), null])
 
 
-def _join(f: Function, parameters: list[Value]) -> None:
-    """A worker's part in an offer, if the door is still open."""
-    pool, thread = parameters
-    before = f.raw(f"atomicrmw add ptr {f.at(pool, DOOR).name}, i64 1 seq_cst", "i64")
-
-    def inside() -> None:
-        _call(f, f.load("ptr", pool, PHASES), thread, f.load("i64", pool, THREADS), Value("0", "i64"))
-        f.raw(f"atomicrmw add ptr {f.at(pool, LEFT).name}, i64 1 seq_cst", "i64")
-        f.raw(f"call void @pool_wake(ptr {pool.name})")
-
-    f.when(f.compare("sge", before, 0), inside)
-
-
-def _offer(f: Function, parameters: list[Value]) -> None:
-    """The step, by the caller and by whoever comes in time; returns when all that came in have left."""
-    pool, step = parameters
-    f.store(step, pool, PHASES)
-    _put(f, pool, LEFT, 0)
-    _put(f, pool, DOOR, 0)
-    _begin(f, pool, is_offer=True)
-    _call(f, step, 0, f.load("i64", pool, THREADS), Value("0", "i64"))
-    came = f.raw(f"atomicrmw add ptr {f.at(pool, DOOR).name}, i64 {CLOSED} seq_cst", "i64")
-
-    def leaving(n: Value, _: list[Value]) -> list[Value]:
-        # One change of the word a turn, and it can change no oftener than somebody leaves.
-        is_inside = f.compare("eq", _read(f, pool, LEFT), n)
-        f.when(is_inside, lambda: _discard(f.raw(f"call void @pool_wait(ptr {pool.name}, i64 {LEFT}, i64 {n.name})")))
-        return []
-
-    f.loop(0, came, leaving)
-
-
-def _begin(f: Function, pool: Value, *, is_offer: bool) -> None:
-    """Changes the generation, which wakes the workers."""
-    old = f.mul(f.div(_read(f, pool, GENERATION), 2), 2)
-    _put(f, pool, GENERATION, f.operand(f.add(old, 2 + is_offer), "i64"))
-    f.raw(f"call void @pool_wake(ptr {pool.name})")
-
-
 def _worker(f: Function, parameters: list[Value]) -> None:
-    """Waits for the generation to change, works, waits again; a worker that starts late finds its first job waiting.
-
-    A program waits for every worker, so none can miss one; an offer may be over before a worker sees it.
-    """
+    """Piece after piece, until the pool stops; a worker that starts late takes part in what is done by then."""
     pool, thread = parameters
-    f.lines += [
-        "  br label %idle",
-        "idle:",
-        "  %turn = phi i64 [ 0, %entry ], [ %seen, %program ], [ %seen, %offer ]",
-        f"  call void @pool_wait(ptr {pool.name}, i64 {GENERATION}, i64 %turn)",
-        f"  %seen = load atomic i64, ptr {f.at(pool, GENERATION).name} seq_cst, align 8",
-    ]
-    stop = _read(f, pool, STOP)
-    f.lines += [
-        f"  %ends = icmp ne i64 {stop.name}, 0",
-        "  br i1 %ends, label %end, label %job",
-        "job:",
-        "  %kind = and i64 %seen, 1",
-        "  %is_offer = icmp ne i64 %kind, 0",
-        "  br i1 %is_offer, label %offer, label %program",
-        "offer:",
-        f"  call void @pool_join(ptr {pool.name}, i64 {thread.name})",
-        "  br label %idle",
-        "program:",
-        f"  call void @pool_work(ptr {pool.name}, i64 {thread.name})",
-        "  br label %idle",
-        "end:",
-    ]
+
+    def next(seen: list[Value]) -> tuple[Value, list[Value]]:
+        _do(f, "pool_wait", pool, seen[0])
+        number = _read(f, pool, PIECE)
+        goes_on = f.compare("eq", _read(f, pool, STOP), 0)
+        f.when(goes_on, lambda: _discard(_ask(f, "pool_share", pool, thread, number)))
+        return goes_on, [number]
+
+    f.repeat(next, [Value("0", "i64")])
 
 
 def _run(f: Function, parameters: list[Value]) -> None:
+    """The caller's part: piece after piece, until there is nothing more to do."""
     pool, phases, count = parameters
-    f.store(phases, pool, PHASES)
-    f.store(count, pool, COUNT)
-    _begin(f, pool, is_offer=False)
-    f.raw(f"call void @pool_work(ptr {pool.name}, i64 0)")
+    before = _read(f, pool, PIECE)
+    _put(f, pool, END, f.at(phases, f.mul(count, 8 * PHASE_WORDS)))
+    _do(f, "pool_begin", pool, before, phases)
+
+    def next(seen: list[Value]) -> tuple[Value, list[Value]]:
+        _do(f, "pool_wait", pool, seen[0])
+        number = _read(f, pool, PIECE)
+        is_more = f.compare("ne", _ask(f, "pool_share", pool, Value("0", "i64"), number), 0)
+        return is_more, [number]
+
+    f.repeat(next, [before])
 
 
 def _stop(f: Function, parameters: list[Value]) -> None:
     (pool,) = parameters
     _put(f, pool, STOP, 1)
-    _begin(f, pool, is_offer=False)
+    nothing = Value("null", "ptr")
+    _do(f, "pool_publish", pool, _read(f, pool, PIECE), nothing, nothing, 0, 0, 0)

@@ -1,7 +1,7 @@
 """A network in memory, ready to run. In: a schedule, a batch size. Out: a native call from addresses to addresses.
 
 A batch is done image by image. When there are at least as many images as threads, each thread does whole images in
-memory of its own, without barriers; the images left over, and a single one, are done by all threads together.
+memory of its own, without meeting the others; the images left over, and a single one, are done by all threads together.
 """
 
 from __future__ import annotations
