@@ -310,7 +310,7 @@ class Function:
         ]
         return phis
 
-    def when(self, condition: Value, body: Callable[[], None]) -> None:
+    def when(self, condition: Value, body: Callable[[], object]) -> None:
         """``if condition: body()``."""
         name = self.fresh()
         self.lines.append(f"  br i1 {condition.name}, label %then{name}, label %join{name}")

@@ -14,6 +14,8 @@ from separable.kernels.isa import Isa
 from separable.kernels.layout import ITEM, NO_BORDER, Layout
 
 SOURCE, TARGET = 0, 3
+CHUNK = 64  # pixels of a row that one thread takes: a map without borders is one long row
+LARGE = 400  # pixels of a map that layers share out by rows: what one thread brought in, the same one reads
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +29,11 @@ class Move:
     target: Layout
     source_image: int = 0
     target_image: int = 0
+
+    @property
+    def is_by_rows(self) -> bool:
+        """Whether threads share out rows, and not channels."""
+        return self.source.height * self.source.width >= LARGE
 
 
 def write(module: Module, name: str, move: Move, isa: Isa) -> None:
@@ -74,31 +81,32 @@ class _Emitter:
         self.writes = f.at(f.load("ptr", arguments, 8 * TARGET), self.target.offset())
         self.writes = f.at(self.writes, f.mul(image, ITEM * self.move.target_image))
         groups, rest = divmod(self.source.channels, self.lanes)
-        chunks = self._chunks()
-        self._share(groups * self.source.height * chunks, chunks, thread, threads, self.lanes)
+        if groups:
+            self._share((0, groups), self.lanes, thread, threads)
         if rest:
-            self.first = groups
-            self._share(self.source.height * chunks, chunks, thread, threads, rest, offset=groups)
+            self._share((groups, groups + 1), rest, thread, threads)
 
-    def _chunks(self) -> int:
-        """Parts of a row that different threads may take; only a map that is one row needs more than one."""
-        return -(-self.source.width // CHUNK)
-
-    def _share(self, count: int, chunks: int, thread: Value, threads: Value, channels: int, *, offset: int = 0) -> None:
+    def _share(self, panels: tuple[int, int], channels: int, thread: Value, threads: Value) -> None:
+        """A share of all pieces of rows, or of the panels."""
         f = self.f
-        if not count:
-            return
-        first, last = (f.div(f.mul(f.add(thread, i), count), threads) for i in (0, 1))
+        chunks = -(-self.source.width // CHUNK)
+        ranges: list[tuple[Index, Index]] = [panels, (0, self.source.height * chunks)]
+        shared = ranges[self.move.is_by_rows]
+        count = f.sub(shared[1], shared[0])
+        first, last = (f.add(f.div(f.mul(f.add(thread, i), count), threads), shared[0]) for i in (0, 1))
+        ranges[self.move.is_by_rows] = (first, last)
 
-        def unit(i: Value, _: list[Value]) -> list[Value]:
-            line, chunk = f.div(i, chunks), f.rem(i, chunks)
-            panel, y = f.add(f.div(line, self.source.height), offset), f.rem(line, self.source.height)
-            start = f.mul(chunk, CHUNK)
-            stop = self.source.width if chunks == 1 else f.least(f.add(start, CHUNK), self.source.width)
-            self._row(panel, y, start, stop, channels)
+        def panel(p: Value, _: list[Value]) -> list[Value]:
+            def piece(i: Value, _: list[Value]) -> list[Value]:
+                start = f.mul(f.rem(i, chunks), CHUNK)
+                stop = self.source.width if chunks == 1 else f.least(f.add(start, CHUNK), self.source.width)
+                self._row(p, f.div(i, chunks), start, stop, channels)
+                return []
+
+            f.loop(*ranges[1], piece)
             return []
 
-        f.loop(first, last, unit)
+        f.loop(*ranges[0], panel)
 
     def _row(self, panel: Index, y: Index, start: Index, stop: Index, channels: int) -> None:
         """``channels`` of a panel along one row: by squares, of which the last may do pixels of the one before again.
@@ -175,6 +183,3 @@ class _Emitter:
             for i in range(square):
                 for c in range(channels):
                     f.store(f.element(pixels[i], c), at, ITEM * i * target.pixel + self._lane(target, c))
-
-
-CHUNK = 512

@@ -153,7 +153,7 @@ def _module(isa: Isa) -> str:
     module.function("pool_begin", ["ptr", "i64", "ptr"], _begin)
     module.function("pool_advance", ["ptr", "i64", "ptr", "ptr", "i64"], _advance)
     module.function("pool_claim", ["ptr", "i64", "i64", "i64"], _claim, result="i64")
-    module.function("pool_share", ["ptr", "i64", "i64"], _share, result="i64")
+    module.function("pool_share", ["ptr", "i64", "i64"], lambda f, p: _Part(f, p).write(), result="i64")
     module.function("pool_start", ["ptr", "i64"], _start)
     module.function("pool_worker", ["ptr", "i64"], _worker)
     module.function("pool_run", ["ptr", "ptr", "i64"], _run)
@@ -176,16 +176,10 @@ def _increase(f: Function, pool: Value, offset: int, amount: Index) -> Value:
     return f.raw(f"atomicrmw add ptr {f.at(pool, offset).name}, i64 {by.name} seq_cst", "i64")
 
 
-def _do(f: Function, name: str, *arguments: Index) -> None:
-    """Calls a function of this module that has no result."""
+def _do(f: Function, name: str, *arguments: Index, result: str | None = None) -> Value:
+    """Calls a function of this module."""
     given = (f.operand(a, "i64") for a in arguments)
-    f.raw(f"call void @{name}({', '.join(f'{a.type} {a.name}' for a in given)})")
-
-
-def _ask(f: Function, name: str, *arguments: Index) -> Value:
-    """Calls a function of this module that has one."""
-    given = (f.operand(a, "i64") for a in arguments)
-    return f.raw(f"call i64 @{name}({', '.join(f'{a.type} {a.name}' for a in given)})", "i64")
+    return f.raw(f"call {result or 'void'} @{name}({', '.join(f'{a.type} {a.name}' for a in given)})", result)
 
 
 def _wait(f: Function, parameters: list[Value], nap: str) -> None:
@@ -209,16 +203,12 @@ def _wait(f: Function, parameters: list[Value], nap: str) -> None:
 
         f.call("pthread_mutex_lock", "i32", [mutex])
         _increase(f, pool, SLEEPERS, 1)
-        f.when(is_same(), lambda: _discard(f.repeat(sleep)))
+        f.when(is_same(), lambda: f.repeat(sleep))
         _increase(f, pool, SLEEPERS, -1)
         f.call("pthread_mutex_unlock", "i32", [mutex])
 
-    f.when(is_same(), lambda: _discard(f.repeat(spin, [Value("0", "i64")])))
+    f.when(is_same(), lambda: f.repeat(spin, [Value("0", "i64")]))
     f.when(is_same(), park)
-
-
-def _discard(_: object) -> None:
-    return None
 
 
 def _wake(f: Function, parameters: list[Value]) -> None:
@@ -325,55 +315,55 @@ def _call(f: Function, step: Value, share: Index, shares: Index, image: Index) -
     f.raw(f"call void {function.name}({', '.join(f'{x.type} {x.name}' for x in given)})")
 
 
-def _share(f: Function, parameters: list[Value]) -> Value:
-    """This thread's part of piece ``number``; 0 when that is the one without shares.
+class _Part:
+    """A thread's part of piece ``number``; the result is 0 when that is the one without shares.
 
     Of a piece that may be over by now nothing is read but its line, and of that only what was written for it.
     """
-    pool, thread, number = parameters
-    line = _line(f, pool, number)
-    phase, step = (_read(f, line, offset, "ptr") for offset in (PHASE, STEP))
-    image, shares, order = (_read(f, line, offset) for offset in (IMAGE, SHARES, ORDER))
-    is_current = f.compare("eq", _read(f, pool, PIECE), number)
-    done = f.raw("alloca i64", "ptr")
-    f.store(Value("0", "i64"), done)
 
-    def claimed(whose: Index, count: Index, work: Callable[[Value], None]) -> None:
-        """``work`` on each share of thread ``whose`` that this one gets."""
+    def __init__(self, f: Function, parameters: list[Value]) -> None:
+        self.f = f
+        self.pool, self.thread, self.number = parameters
+        line = _line(f, self.pool, self.number)
+        self.phase, self.step = (_read(f, line, offset, "ptr") for offset in (PHASE, STEP))
+        self.image, self.shares, self.order = (_read(f, line, offset) for offset in (IMAGE, SHARES, ORDER))
+        self.is_current = f.compare("eq", _read(f, self.pool, PIECE), self.number)
+        self.done = f.raw("alloca i64", "ptr")
+        f.store(Value("0", "i64"), self.done)
 
-        def one(_: list[Value]) -> tuple[Value, list[Value]]:
-            mine = _ask(f, "pool_claim", pool, whose, number, count)
-            is_one = f.compare("sge", mine, 0)
+    def write(self) -> Value:
+        f = self.f
+        f.when(f.both(self.is_current, f.compare("eq", self.order, ANY)), self._apart)
+        f.when(f.both(self.is_current, f.compare("ne", self.order, ANY)), self._together)
+        f.when(f.compare("sgt", f.load("i64", self.done), 0), self._report)
+        return f.select(f.both(self.is_current, f.compare("eq", self.shares, 0)), 0, 1)
 
-            def do() -> None:
-                work(mine)
-                f.store(f.operand(f.add(f.load("i64", done), 1), "i64"), done)
-
-            f.when(is_one, do)
-            return is_one, []
-
-        f.repeat(one)
-
-    def together() -> None:
-        threads = f.load("i64", pool, THREADS)
+    def _together(self) -> None:
+        """Shares of a step."""
+        f = self.f
+        threads = f.load("i64", self.pool, THREADS)
 
         def of(i: Value, _: list[Value]) -> list[Value]:
-            whose = f.rem(f.add(thread, i), threads)
-            first, last = (f.div(f.mul(f.add(whose, n), shares), threads) for n in (0, 1))
+            whose = f.rem(f.add(self.thread, i), threads)
+            first, last = (f.div(f.mul(f.add(whose, n), self.shares), threads) for n in (0, 1))
 
             def work(mine: Value) -> None:
                 up, down = f.add(first, mine), f.sub(f.sub(last, 1), mine)
-                _call(f, step, f.select(f.compare("eq", order, DOWN), down, up), shares, image)
+                share = f.select(f.compare("eq", self.order, DOWN), down, up)
+                _call(f, self.step, share, self.shares, self.image)
 
-            claimed(whose, f.sub(last, first), work)
+            self._each(whose, f.sub(last, first), work)
             return []
 
         f.loop(0, threads, of)
 
-    def apart() -> None:
+    def _apart(self) -> None:
+        """Images, each from the first step to the last."""
+        f = self.f
+
         def work(mine: Value) -> None:
-            _, steps, address, first, _ = _facts(f, phase)
-            own = f.at(address, f.mul(f.mul(thread, steps), 8 * STEP_WORDS))
+            _, steps, address, first, _ = _facts(f, self.phase)
+            own = f.at(address, f.mul(f.mul(self.thread, steps), 8 * STEP_WORDS))
 
             def one(i: Value, _: list[Value]) -> list[Value]:
                 _call(f, f.at(own, f.mul(i, 8 * STEP_WORDS)), 0, 1, f.add(first, mine))
@@ -381,22 +371,36 @@ def _share(f: Function, parameters: list[Value]) -> Value:
 
             f.loop(0, steps, one)
 
-        claimed(0, shares, work)
+        self._each(0, self.shares, work)
 
-    def report() -> None:
-        mine = f.load("i64", done)
-        is_last = f.compare("eq", f.add(_increase(f, pool, DONE, mine), mine), shares)
+    def _each(self, whose: Index, count: Index, work: Callable[[Value], None]) -> None:
+        """``work`` on each share of thread ``whose`` that this one gets."""
+        f = self.f
+
+        def one(_: list[Value]) -> tuple[Value, list[Value]]:
+            mine = _do(f, "pool_claim", self.pool, whose, self.number, count, result="i64")
+            is_one = f.compare("sge", mine, 0)
+
+            def do() -> None:
+                work(mine)
+                f.store(f.operand(f.add(f.load("i64", self.done), 1), "i64"), self.done)
+
+            f.when(is_one, do)
+            return is_one, []
+
+        f.repeat(one)
+
+    def _report(self) -> None:
+        """Adds what was done here to what all have done; whoever finds it complete announces the next piece."""
+        f = self.f
+        mine = f.load("i64", self.done)
+        is_last = f.compare("eq", f.add(_increase(f, self.pool, DONE, mine), mine), self.shares)
 
         def last() -> None:
-            _put(f, pool, DONE, 0)
-            _do(f, "pool_advance", pool, number, phase, step, image)
+            _put(f, self.pool, DONE, 0)
+            _do(f, "pool_advance", self.pool, self.number, self.phase, self.step, self.image)
 
         f.when(is_last, last)
-
-    f.when(f.both(is_current, f.compare("eq", order, ANY)), apart)
-    f.when(f.both(is_current, f.compare("ne", order, ANY)), together)
-    f.when(f.compare("sgt", f.load("i64", done), 0), report)
-    return f.select(f.both(is_current, f.compare("eq", shares, 0)), 0, 1)
 
 
 def _start(f: Function, parameters: list[Value]) -> None:
@@ -415,7 +419,7 @@ def _worker(f: Function, parameters: list[Value]) -> None:
         _do(f, "pool_wait", pool, seen[0])
         number = _read(f, pool, PIECE)
         goes_on = f.compare("eq", _read(f, pool, STOP), 0)
-        f.when(goes_on, lambda: _discard(_ask(f, "pool_share", pool, thread, number)))
+        f.when(goes_on, lambda: _do(f, "pool_share", pool, thread, number, result="i64"))
         return goes_on, [number]
 
     f.repeat(next, [Value("0", "i64")])
@@ -431,8 +435,8 @@ def _run(f: Function, parameters: list[Value]) -> None:
     def next(seen: list[Value]) -> tuple[Value, list[Value]]:
         _do(f, "pool_wait", pool, seen[0])
         number = _read(f, pool, PIECE)
-        is_more = f.compare("ne", _ask(f, "pool_share", pool, Value("0", "i64"), number), 0)
-        return is_more, [number]
+        is_more = _do(f, "pool_share", pool, 0, number, result="i64")
+        return f.compare("ne", is_more, 0), [number]
 
     f.repeat(next, [before])
 

@@ -25,6 +25,7 @@ FIRST_LEVEL, CHUNK_BYTES = 32 * 1024, 24 * 1024  # the cache, and what of it wei
 BLOCK_BYTES = 128 * 1024  # of input that stays in the second-level cache while all channels are computed from it
 SHARES, SHARE_MACS = 8, 100_000  # of a step for each thread, and the least worth claiming: some two microseconds
 CHAIN_ROWS = 14  # of the last map, the least that a thread claims of a chain
+MOVED_ROWS = 28  # of a map, the least that a thread claims of a copy: it runs through so many of each channel
 # Registers → (pixels, vectors) and the share of the peak that the inner loop reaches, measured on Zen 3 and Zen 4.
 SHAPES = {
     16: {
@@ -132,7 +133,8 @@ def shares(kernel: Kernel, threads: int) -> int:
             rows = max(kernel.rows, CHAIN_ROWS)
             return threads * max(1, min(SHARES, kernel.spec.size_out[0] // threads // rows))
         case Move():
-            units, macs = kernel.source.height, SHARE_MACS * kernel.source.height
+            units = kernel.source.height // MOVED_ROWS if kernel.is_by_rows else kernel.source.panels
+            macs = SHARE_MACS * units
         case _:
             return threads
     return threads * max(1, min(SHARES, units // threads, macs // SHARE_MACS // threads))
@@ -145,6 +147,8 @@ def is_by_rows(kernel: Kernel) -> bool:
             return kernel.tile.split == "pixels"
         case Depthwise():
             return kernel.split == "rows"
+        case Move():
+            return kernel.is_by_rows
         case Chain():
             return True
         case _:
