@@ -110,19 +110,21 @@ class Plan:
         self._measure()
         self._cut()
         self._link()
-        self._words = np.zeros((job.threads, len(WORDS)), np.int64)
+        words = np.zeros((job.threads, len(WORDS)), np.int64)
         for name, value in (self._tables() | self._memory()).items():
-            self._words[:, WORDS.index(name)] = value
-        self._steps = np.array([(self._entries.driver, words.ctypes.data, 1, 0) for words in self._words], np.uint64)
+            words[:, WORDS.index(name)] = value
+        self._words = tuple(words)  # of each thread
+        self._steps = np.array([(self._entries.driver, own.ctypes.data, 1, 0) for own in words], np.uint64)
         self._phase = np.array([APART, 1, self._steps.ctypes.data, 0, len(self._units), 0], np.int64)
+        self._program = self._phase.ctypes.data
 
     def run(self, source: int, target: int) -> None:
         """Filters the array whose pixel under result 0 lies at ``source`` into the one at ``target``."""
         pool = shared_pool(self.job.threads, self.isa)
         with pool.turn:
-            self._words[:, SOURCE] = source
-            self._words[:, TARGET] = target
-            pool.run_in_turn(self._phase.ctypes.data, 1)
+            for words in self._words:
+                words[SOURCE], words[TARGET] = source, target
+            pool.run_in_turn(self._program, 1)
 
     def _measure(self) -> None:
         """How far the kernels reach, and how much of everything is done at a time."""
