@@ -99,7 +99,7 @@ class Runtime:
     def sample(self, which: int, times: int) -> float:
         """Mean seconds of ``times`` forwards; not a number once the process has ended.
 
-        Threads of some runtimes go on spinning for a tenth of a second: until they rest, nobody else begins.
+        Threads of some runtimes go on spinning for a while: until they rest, nobody else begins.
         """
         seconds = next(iter(self._ask(f"run {which} {times}")), math.nan)
         end = time.perf_counter() + REST_S
