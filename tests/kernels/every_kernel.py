@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from separable.kernels.across import Normalise, Reduce, Softmax
 from separable.kernels.catalogue import Kernel
-from separable.kernels.chain import OF_A_LINK, Chain, ring_rows
+from separable.kernels.chain import OF_A_LINK, Chain, Weighted, ring_rows
 from separable.kernels.convolution import Convolution, Tile
 from separable.kernels.depthwise import Depthwise
 from separable.kernels.elementwise import OPERATIONS, UNARY, Elementwise, spread
@@ -24,6 +24,7 @@ from separable.kernels.moving import Move
 from separable.kernels.pooling import GlobalAverage, Pool
 from separable.kernels.resampling import Axis, Resample
 from separable.kernels.shifting import Shift
+from separable.kernels.strassen import Strassen
 from separable.kernels.winograd import Winograd
 from separable.spec import ConvSpec
 
@@ -47,12 +48,12 @@ def every_kernel(isa: Isa) -> list[Case]:
     return [*weighted, chain(isa), *between(isa), *elementwise(isa), *moved(isa)]
 
 
-def layers(isa: Isa) -> list[Convolution | Depthwise | Winograd]:
-    """Every loop: pointwise, dense, strided, by tables, in chunks, of planes, in groups; depthwise; Winograd."""
+def layers(isa: Isa) -> list[Weighted]:
+    """Every loop: pointwise, dense, strided, by tables, in chunks, of planes, in groups; depthwise; fewer products."""
     dense, strided = ConvSpec(40, 21, 3, (9, 9), padding=1), ConvSpec(21, 33, 3, (9, 9), padding=1, stride=2)
     stem, spatial = ConvSpec(3, 20, 3, (15, 14), stride=2, padding=1), ConvSpec(21, 19, (1, 5), (6, 9), padding=(0, 2))
     chunked = Tile(pixels=4, vectors=2, block=3, turns=2)
-    found: list[Convolution | Depthwise | Winograd] = [
+    found: list[Weighted] = [
         Convolution(**maps(ConvSpec(40, 70, 1, (9, 9)), isa), tile=TILE),
         Convolution(**maps(ConvSpec(80, 48, 1, (7, 7)), isa), tile=chunked, activation=RELU),
         Convolution(**maps(ConvSpec(100, 33, 1, 1), isa), tile=Tile(pixels=1, vectors=2, block=1, split="channels")),
@@ -68,6 +69,9 @@ def layers(isa: Isa) -> list[Convolution | Depthwise | Winograd]:
         found.append(Depthwise(**maps(spec, isa), rows=tall, columns=3, activation=RELU))
     beside = panels(21, dense.size_out, isa.lanes, ((2, 0), (0, 1)))
     found += [Winograd(**maps(dense, isa), width=width, tile=TILE, residual=beside) for width in (2, 4)]
+    for split in ("pixels", "channels"):
+        tile = Tile(pixels=3, vectors=3, block=2, split=split)
+        found.append(Strassen(**maps(ConvSpec(64, 160, 1, (5, 7)), isa), tile=tile, activation=RELU))
     return found
 
 

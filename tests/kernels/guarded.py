@@ -14,13 +14,11 @@ from numpy.typing import NDArray
 
 from separable.kernels import reference
 from separable.kernels.catalogue import Kernel, name_of, source_of
-from separable.kernels.chain import ARGUMENTS
-from separable.kernels.convolution import TARGET, Convolution
-from separable.kernels.depthwise import Depthwise
+from separable.kernels.chain import ARGUMENTS, Weighted, pixel_tables
+from separable.kernels.convolution import TARGET
 from separable.kernels.isa import Isa
 from separable.kernels.jit import Library, object_code
 from separable.kernels.layout import Layout
-from separable.kernels.winograd import Winograd
 
 POISON = np.float32(-7.25e30)
 PAGE = mmap.PAGESIZE
@@ -78,10 +76,15 @@ Inputs = dict[int, tuple[Layout, NDArray[np.float64], float]]  # layout, map, wh
 Constants = dict[int, NDArray[np.generic]]
 
 
-def run(kernel: Kernel, isa: Isa, inputs: Inputs, constants: Constants, *, threads: int = 1) -> NDArray[np.float32]:
-    """Calls the kernel as each of ``threads`` in turn; inputs and constants by their position in the arguments."""
+def run(
+    kernel: Kernel, isa: Isa, inputs: Inputs, constants: Constants, *, threads: int = 1, order: int = 1
+) -> NDArray[np.float32]:
+    """Calls the kernel as each of ``threads`` in turn, the last one first where ``order`` is -1.
+
+    Inputs and constants by their position in the arguments.
+    """
     addresses, places = placed(kernel, inputs, constants)
-    for thread in range(threads):
+    for thread in range(threads)[::order]:
         entry(kernel, isa)(addresses.ctypes.data, thread, threads, 0)
     result = taken(places[TARGET], kernel.target)
     _held.clear()
@@ -114,7 +117,7 @@ def taken(target: NDArray[np.float32], layout: Layout) -> NDArray[np.float32]:
     return result
 
 
-def given(kernel: Convolution | Depthwise | Winograd, isa: Isa) -> tuple[Inputs, Constants, NDArray[np.float64]]:
+def given(kernel: Weighted, isa: Isa) -> tuple[Inputs, Constants, NDArray[np.float64]]:
     """Random numbers for a convolution, and what float64 makes of them before the activation."""
     spec = kernel.spec
     rng = np.random.default_rng(spec.macs)
@@ -128,13 +131,11 @@ def given(kernel: Convolution | Depthwise | Winograd, isa: Isa) -> tuple[Inputs,
         inputs[4] = (kernel.residual, beside, float("nan"))
         expected = expected + beside
     constants: Constants = {1: kernel.pack(weight, isa), 2: kernel.pack_bias(bias, isa)}
-    if isinstance(kernel, Convolution) and not kernel.is_rowwise:
-        constants |= dict(zip((5, 6, 7), kernel.offsets(), strict=True))
-    return inputs, constants, expected
+    return inputs, constants | pixel_tables(kernel), expected
 
 
 def beside_float64(
-    kernel: Convolution | Depthwise | Winograd, isa: Isa, *, shares: int = 1
+    kernel: Weighted, isa: Isa, *, shares: int = 1
 ) -> tuple[NDArray[np.float32], NDArray[np.float64], float]:
     """What the kernel gives for random numbers, what float64 gives, and the largest sum before the activation."""
     inputs, constants, expected = given(kernel, isa)

@@ -29,8 +29,8 @@ class LayerTime:
     """One step for one image, measured by itself with its data warm: the least of several samples.
 
     A sample is ``REPEATS`` runs behind each other in one native call, so that the call and the waking of the threads,
-    some five microseconds, do not count. ``macs`` are counted from the shape: a Winograd kernel needs fewer, and
-    may pass the peak.
+    some five microseconds, do not count. ``macs`` are counted from the shape: some kernels need
+    fewer, and may pass the peak.
     """
 
     name: str
@@ -87,8 +87,8 @@ class LayerTimes:
         rows.append(["all", "", f"{self.seconds * 1e6:.0f}", f"{100 * self.share:.0f}", ""])
         threads = f"{self.threads} thread" + "s" * (self.threads > 1)
         title = f"Measured for one image, {threads}; peak {self.peak / 1e9:.4g} G multiply-accumulates/s."
-        if any(layer.what.startswith("winograd") for layer in self.layers):
-            title += " Winograd kernels multiply less than the layer counts, and may pass it."
+        if any(layer.what.startswith(("strassen", "winograd")) for layer in self.layers):
+            title += " Strassen and Winograd kernels multiply less than the layer counts, and may pass it."
         return draw_table(["step", "kernel", ">µs", ">% of peak", "bound"], rows, title=title)
 
 

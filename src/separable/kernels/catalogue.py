@@ -16,6 +16,7 @@ from separable.kernels import (
     pooling,
     resampling,
     shifting,
+    strassen,
     winograd,
 )
 from separable.kernels.across import Normalise, Reduce, Softmax
@@ -31,6 +32,7 @@ from separable.kernels.moving import Move
 from separable.kernels.pooling import GlobalAverage, Pool
 from separable.kernels.resampling import Resample
 from separable.kernels.shifting import Shift
+from separable.kernels.strassen import Strassen
 from separable.kernels.winograd import Winograd
 
 Kernel = (
@@ -48,6 +50,7 @@ Kernel = (
     | Reduce
     | Resample
     | Shift
+    | Strassen
     | Winograd
 )
 
@@ -83,6 +86,8 @@ def source_of(kernel: Kernel, isa: Isa) -> str:
             resampling.write(module, name, kernel, isa)
         case Shift():
             shifting.write(module, name, kernel, isa)
+        case Strassen():
+            strassen.write(module, name, kernel, isa)
         case Winograd():
             winograd.write(module, name, kernel, isa)
     return module.text

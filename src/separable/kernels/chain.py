@@ -13,18 +13,31 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from separable.errors import SpecError
 from separable.kernels import convolution, depthwise
-from separable.kernels.convolution import SIGNATURE, SOURCE, TARGET, Convolution
+from separable.kernels.convolution import (
+    RESIDUAL_TABLE,
+    SIGNATURE,
+    SOURCE,
+    SOURCE_TABLE,
+    TARGET,
+    TARGET_TABLE,
+    Convolution,
+)
 from separable.kernels.depthwise import Depthwise
 from separable.kernels.ir import Function, Index, Module, Value, constant
 from separable.kernels.isa import Isa
 from separable.kernels.layout import ITEM, Layout
+from separable.kernels.products import Products
+from separable.kernels.strassen import Strassen
 from separable.kernels.winograd import Winograd
 from separable.spec import ConvSpec
 
 Link = Convolution | Depthwise
-Weighted = Link | Winograd  # with weights and a bias, a link or not
+Weighted = Link | Strassen | Winograd  # with weights and a bias, a link or not
 MAX_LINKS = 3
 OF_A_LINK = 8  # addresses of one link's arguments; in the chain's they stand behind each other
 ARGUMENTS = OF_A_LINK * MAX_LINKS
@@ -61,10 +74,17 @@ class Chain:
 
 def packed_floats(kernel: Weighted, isa: Isa) -> tuple[int, int]:
     """Floats of a kernel's weights and of its bias, packed."""
-    channels, taps = kernel.padded_channels(isa), kernel.spec.weights // kernel.spec.c_out
-    if isinstance(kernel, Winograd):
-        taps = kernel.points**2 * kernel.spec.c_in
-    return channels * taps, channels
+    channels = kernel.padded_channels(isa)
+    if isinstance(kernel, Products):
+        return kernel.weight_floats(isa), channels
+    return channels * (kernel.spec.weights // kernel.spec.c_out), channels
+
+
+def pixel_tables(kernel: object) -> dict[int, NDArray[np.int32]]:
+    """The tables that a kernel takes its pixels' addresses from, by their position in the arguments."""
+    if isinstance(kernel, Strassen) or (isinstance(kernel, Convolution) and not kernel.is_rowwise):
+        return dict(zip((SOURCE_TABLE, TARGET_TABLE, RESIDUAL_TABLE), kernel.offsets(), strict=True))
+    return {}
 
 
 def ring_rows(spec: ConvSpec, rows: int) -> int:

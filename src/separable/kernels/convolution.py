@@ -145,10 +145,17 @@ class Convolution:
 
     def offsets(self) -> tuple[NDArray[np.int32], ...]:
         """For every output pixel, the bytes from the first to its receptive field, its place, its residual."""
-        (s_h, s_w), out, beside = self.spec.stride, self.target, self.residual or self.target
-        y, x = np.divmod(np.arange(out.pixels), out.width)
-        strides = ((s_h * self.source.row, s_w * self.source.pixel), (out.row, out.pixel), (beside.row, beside.pixel))
-        return tuple((ITEM * (y * row + x * pixel)).astype(np.int32) for row, pixel in strides)
+        return pixel_offsets(self.spec, self.source, self.target, self.residual)
+
+
+def pixel_offsets(
+    spec: ConvSpec, source: Layout, target: Layout, residual: Layout | None
+) -> tuple[NDArray[np.int32], ...]:
+    """The tables of a kernel whose pixels are numbered."""
+    (s_h, s_w), beside = spec.stride, residual or target
+    y, x = np.divmod(np.arange(target.pixels), target.width)
+    strides = ((s_h * source.row, s_w * source.pixel), (target.row, target.pixel), (beside.row, beside.pixel))
+    return tuple((ITEM * (y * row + x * pixel)).astype(np.int32) for row, pixel in strides)
 
 
 @dataclass(frozen=True, kw_only=True)

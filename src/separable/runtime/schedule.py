@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from separable.errors import ModelError
 from separable.kernels import across, convolution, elementwise
 from separable.kernels.catalogue import Kernel
-from separable.kernels.chain import OF_A_LINK, Chain, Weighted, packed_floats
-from separable.kernels.convolution import Convolution, Floats
+from separable.kernels.chain import OF_A_LINK, Chain, Weighted, packed_floats, pixel_tables
+from separable.kernels.convolution import Floats
 from separable.kernels.elementwise import Elementwise, spread
 from separable.kernels.gathering import Gather
 from separable.kernels.group_norm import GroupNorm
@@ -27,7 +27,7 @@ from separable.kernels.moving import Move
 from separable.kernels.pooling import GlobalAverage, Pool
 from separable.kernels.resampling import Resample
 from separable.kernels.shifting import Shift
-from separable.runtime import tiles, winograds
+from separable.runtime import products, tiles
 from separable.runtime.arrange import border
 from separable.runtime.chains import chain_of, find_chains, is_expected_to_pay
 from separable.runtime.network import (
@@ -324,7 +324,7 @@ class _Scheduler:
         operator = node.operator
         if not isinstance(operator, Convolve):
             raise TypeError(f"{node} is not a convolution")
-        options = tiles.depthwise if operator.is_depthwise else winograds.dense
+        options = tiles.depthwise if operator.is_depthwise else products.dense
         found = options(operator.spec, self._maps(node), node.activation, self.isa, self.threads)
         (kernel,) = self.choose([(option,) for option in found])
         if not isinstance(kernel, Weighted):
@@ -343,9 +343,7 @@ class _Scheduler:
             at, macs = OF_A_LINK * i, macs + link.spec.macs
             weights, bias = self._packed(node.operator, link)
             constants |= {at + convolution.WEIGHTS: weights, at + convolution.BIAS: bias}
-            if isinstance(link, Convolution) and not link.is_rowwise:
-                tables = (convolution.SOURCE_TABLE, convolution.TARGET_TABLE, convolution.RESIDUAL_TABLE)
-                constants |= dict(zip(tables, link.offsets(), strict=True))
+            constants |= pixel_tables(link)
             if len(node.inputs) > 1:
                 places[at + convolution.RESIDUAL] = Place(map=node.inputs[1])
         self._add(nodes[-1].name, kernel, places, constants, macs)

@@ -16,7 +16,7 @@ from separable.kernels.epilogue import Activation
 from separable.kernels.isa import Isa
 from separable.kernels.layout import ITEM, Layout
 from separable.kernels.moving import Move
-from separable.kernels.winograd import Winograd
+from separable.kernels.products import Products
 from separable.spec import ConvSpec
 
 TILE_OVERHEAD = 14.0  # cycles to begin and end a tile
@@ -123,7 +123,7 @@ def shares(kernel: Kernel, threads: int) -> int:
             # Each share reads all weights: once for some tiles, and once a block where the cache does not hold them.
             worth = kernel.tile.block if kernel.spec.weights * ITEM > BLOCK_BYTES else 8
             units, macs = max(2 * threads, _pixel_tiles(kernel) // worth), kernel.spec.macs
-        case Winograd():  # each share of the channels gathers the whole input
+        case Products():  # each share of the channels gathers the whole input
             return threads if kernel.tile.split == "channels" else min(kernel.blocks, SHARES * threads)
         case Depthwise() if kernel.split == "channels":
             units, macs = kernel.source.panels * kernel.multiplier, kernel.spec.macs
@@ -143,7 +143,7 @@ def shares(kernel: Kernel, threads: int) -> int:
 def is_by_rows(kernel: Kernel) -> bool:
     """Whether shares are parts of the map, and not of the channels."""
     match kernel:
-        case Convolution() | Winograd():
+        case Convolution() | Products():
             return kernel.tile.split == "pixels"
         case Depthwise():
             return kernel.split == "rows"

@@ -24,11 +24,10 @@ from separable.errors import FileError
 from separable.files import written_whole
 from separable.kernels import convolution
 from separable.kernels.catalogue import Kernel, name_of, source_of
-from separable.kernels.chain import ARGUMENTS, OF_A_LINK, Chain, Weighted, packed_floats
-from separable.kernels.convolution import Convolution
+from separable.kernels.chain import ARGUMENTS, OF_A_LINK, Chain, Weighted, packed_floats, pixel_tables
 from separable.kernels.isa import Isa
 from separable.kernels.jit import Library, cache_folder, object_code
-from separable.kernels.winograd import Winograd
+from separable.kernels.products import Products
 from separable.runtime.tiles import shares
 
 CANDIDATES = 4
@@ -78,7 +77,7 @@ class Tuner:
 
         def whole(i: int) -> Callable[[], None]:
             # What two shares compute twice, and what a share leaves in the cache, is to be seen.
-            is_shared = isinstance(kernels[i], Chain | Winograd)
+            is_shared = isinstance(kernels[i], Chain | Products)
             address, count = arguments[i][0].ctypes.data, shares(kernels[i], self.threads) if is_shared else 1
 
             def run() -> None:
@@ -96,15 +95,13 @@ class Tuner:
             if place not in self._scratch or self._scratch[place].size < size + SLACK:
                 self._scratch[place] = np.full(size + SLACK, 0.01, np.float32)
 
-    def _arguments(self, kernel: Kernel) -> tuple[NDArray[np.uint64], list[NDArray[np.int32]]]:
+    def _arguments(self, kernel: Kernel) -> tuple[NDArray[np.uint64], dict[int, NDArray[np.int32]]]:
         """Addresses for a kernel's call, and the tables among them, which live as long as they are held."""
-        addresses, tables = np.zeros(ARGUMENTS, np.uint64), []
+        addresses, tables = np.zeros(ARGUMENTS, np.uint64), pixel_tables(kernel)
         for place in _sizes(kernel, self.isa):
             addresses[place] = -(-self._scratch[place].ctypes.data // 64) * 64
-        if isinstance(kernel, Convolution) and not kernel.is_rowwise:
-            for place, table in enumerate(kernel.offsets(), start=convolution.SOURCE_TABLE):
-                addresses[place] = table.ctypes.data
-                tables.append(table)
+        for place, table in tables.items():
+            addresses[place] = table.ctypes.data
         return addresses, tables
 
     def _path(self, ways: Sequence[tuple[Kernel, ...]]) -> Path:
