@@ -133,6 +133,35 @@ def test_a_value_changed_in_place_is_read_changed() -> None:
     agree(compile(model, x, measure=False)(x), expected(model, x))
 
 
+def test_outputs_are_tensors_of_their_own() -> None:
+    """Of any call, in any mode: one that is kept does not change, and can be trained on."""
+    model, x = build(mobile), torch.randn(1, 3, 40, 40)
+    program = compile(model, x, threads=1, measure=False)
+    with torch.inference_mode():
+        inside = [program(i * x) for i in range(20)]
+    outside = [program(i * x) for i in range(20)]
+    assert len({y.untyped_storage().data_ptr() for y in inside + outside}) == 40
+    weight = torch.ones(inside[0].shape[1], requires_grad=True)
+    for i, (a, b) in enumerate(zip(inside, outside, strict=True)):
+        agree(a, expected(model, i * x))
+        assert torch.equal(a, b)
+        (a * weight).sum().backward()
+        assert a.untyped_storage().nbytes() == a.nbytes
+
+
+def test_defaults_for_new_tensors_do_not_matter() -> None:
+    model, x = build(mobile), torch.randn(1, 3, 40, 40)
+    answer = expected(model, x)
+    program = compile(model, x, threads=1, measure=False)
+    torch.set_default_dtype(torch.float64)
+    try:
+        agree(program(x), answer)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    with torch.device("meta"):
+        agree(program(x), answer)
+
+
 def test_infinite_and_missing_numbers_come_out_where_pytorch_has_them() -> None:
     model, x = build(lambda: nn.Sequential(nn.Conv2d(3, 11, 3, padding=1), nn.ReLU())), torch.randn(1, 3, 8, 8)
     x[0, 0, 2, 2] = float("nan")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,6 +15,7 @@ from separable.engine.lower import lower
 from separable.engine.lowered import Call, Lowered, Name
 from separable.engine.record import record
 from separable.kernels.isa import Isa
+from separable.kernels.layout import ITEM
 from separable.runtime.environment import Environment
 from separable.runtime.native import NativeNetwork
 from separable.runtime.network import Network
@@ -30,7 +32,7 @@ class Forward:
     def __call__(self, inputs: Sequence[Any]) -> Any:
         """What the module returns for inputs like those that this was built for, ``held`` ones among them."""
         if self._is_one_network:
-            return _run(self.natives[0], inputs)[0]
+            return _run(self.natives[0], self._outputs[0], inputs)[0]
         with torch.no_grad():
             return self._through_environment(inputs)
 
@@ -43,6 +45,11 @@ class Forward:
         is_plain = isinstance(out, Name) and (out.name, out.shape, out.seen) == (native.made[0][0], None, None)
         return is_plain and tuple(name for name, _ in native.given) == self.lowered.inputs
 
+    @cached_property
+    def _outputs(self) -> dict[int, _Outputs]:
+        """Of each native network."""
+        return {i: _Outputs([shape for _, shape in native.made]) for i, native in self.natives.items()}
+
     def _through_environment(self, inputs: Sequence[Any]) -> Any:
         lowered = self.lowered
         environment = Environment(lowered.constants, lowered.shapes, lowered.views, torch.stack)
@@ -54,7 +61,7 @@ class Forward:
                 environment[step.name] = step.run(environment)
             else:
                 native = self.natives[i]
-                made = _run(native, [environment[name] for name, _ in native.given])
+                made = _run(native, self._outputs[i], [environment[name] for name, _ in native.given])
                 environment.update(zip((name for name, _ in native.made), made, strict=True))
         return lowered.result(environment)
 
@@ -104,11 +111,42 @@ def is_channels_last(x: Any) -> bool:
     )
 
 
-def _run(native: NativeNetwork, tensors: Sequence[Tensor]) -> list[Tensor]:
+def _run(native: NativeNetwork, outputs: _Outputs, tensors: Sequence[Tensor]) -> list[Tensor]:
     given = [
         x.contiguous(memory_format=torch.channels_last) if is_last else x.contiguous()
         for x, (_, is_last) in zip(tensors, native.given, strict=True)
     ]
-    made = [torch.empty(shape) for _, shape in native.made]
+    made = outputs.take()
     native([x.data_ptr() for x in (*given, *made)])
     return made
+
+
+class _Outputs:
+    """New tensors of these shapes; small ones are made several at a time.
+
+    To make one takes PyTorch a microsecond, and fifty behind a forward that has left nothing of PyTorch in the caches.
+    """
+
+    def __init__(self, shapes: Sequence[tuple[int, ...]]) -> None:
+        self._shapes = shapes
+        self._in_hand: list[list[Tensor]] = []
+        size = sum(ITEM * math.prod(shape) for shape in shapes)
+        self._at_once = max(1, min(MOST_IN_HAND, BYTES_IN_HAND // max(size, 1)))
+
+    def take(self) -> list[Tensor]:
+        """Tensors that nobody else has, of unknown numbers; never such as only inference mode may use."""
+        try:
+            return self._in_hand.pop()
+        except IndexError:
+            with torch.inference_mode(False):
+                made = [[_empty(shape) for shape in self._shapes] for _ in range(self._at_once)]
+            self._in_hand += made[1:]
+            return made[0]
+
+
+MOST_IN_HAND, BYTES_IN_HAND = 16, 64 * 1024
+
+
+def _empty(shape: tuple[int, ...]) -> Tensor:
+    """Whatever a person's defaults for new tensors are."""
+    return torch.empty(shape, dtype=torch.float32, device="cpu")

@@ -118,7 +118,7 @@ def _key(inputs: tuple[Array, ...]) -> tuple[Any, ...]:
     for x in inputs:
         if type(x) is not Tensor or x.requires_grad:
             return ()
-        key.append((x.shape, x.stride(), x.dtype, x.device))
+        key.append((x.shape, x.stride(), x.dtype, x.is_cpu))
     return tuple(key)
 
 
