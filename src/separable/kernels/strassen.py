@@ -4,8 +4,8 @@ The matrices of a 1×1 convolution, pixels × channels, are cut into halves both
 quarters make what eight would. Of the ways to do so this one has the fewest sums (Winograd 1971, see Higham, *Accuracy
 and Stability of Numerical Algorithms*, section 23.1); those of the weights are formed once.
 
-Pixel i of the first half stands beside pixel i of the second: a number that is not finite spreads from one to the
-other. Of an odd number of pixels the one in the middle is in both halves, and taken from the first.
+The pixels of a block are its rows: pixel i of their first half stands beside pixel i of the second, and a number that
+is not finite spreads from one to the other. Of an odd number the one in the middle is in both, and taken from the first.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ class _Emitter(Emitter):
         half = of_a_panel * kernel.panels_in
 
         def pair(t: Value) -> None:
-            above, below = (f.at(start, pixel) for pixel in self._pixels(SOURCE_TABLE, f.add(first, t)))
+            above, below = (f.at(start, pixel) for pixel in self._pixels(SOURCE_TABLE, first, t))
             kept = self.kept_at(t, 0)
 
             def panel(p: Value) -> None:
@@ -134,8 +134,8 @@ class _Emitter(Emitter):
             u3 = f.float("fadd", u2, p7)
             c11, c21 = f.float("fadd", p1, p2), f.float("fsub", u3, p4)
             c12, c22 = f.float("fadd", f.float("fadd", u2, p5), p3), f.float("fadd", u3, p5)
-            where = self._pixels(TARGET_TABLE, f.add(first, t))
-            sides = self._pixels(RESIDUAL_TABLE, f.add(first, t)) if beside else where
+            where = self._pixels(TARGET_TABLE, first, t)
+            sides = self._pixels(RESIDUAL_TABLE, first, t) if beside else where
 
             def store(pixel: int, values: tuple[Value, Value]) -> None:
                 for i, value in enumerate(values):
@@ -145,8 +145,10 @@ class _Emitter(Emitter):
                     f.store(activate(f, kernel.activation, x), out[i], where[pixel])
 
             store(0, (c11, c12))
-            if kernel.target.pixels % 2:  # the one in the middle is also the first of the last pair
-                f.when(f.compare("ne", f.add(first, t), 0), lambda: store(1, (c21, c22)))
+            if kernel.target.pixels % 2:  # the one in the middle of the last block is also the first of its last pair
+                begin = (kernel.blocks - 1) * kernel.capacity
+                is_middle = f.both(f.compare("eq", first, begin), f.compare("eq", t, 0))
+                f.when(f.opposite(is_middle), lambda: store(1, (c21, c22)))
             else:
                 store(1, (c21, c22))
 
@@ -156,8 +158,10 @@ class _Emitter(Emitter):
         """Bytes from the start of a buffer to the first pixel of a panel."""
         return self.f.add(self.f.mul(panel, ITEM * layout.panel), layout.offset())
 
-    def _pixels(self, table: int, t: Index) -> list[Value]:
-        """What a table holds for the two pixels of a pair."""
-        f, behind = self.f, self.kernel.target.pixels - self.kernel.units
-        entries = [f.load("i32", self.pointers[table], f.mul(f.add(t, n), 4)) for n in (0, behind)]
+    def _pixels(self, table: int, first: Index, t: Index) -> list[Value]:
+        """What a table holds for the two pixels of pair ``t`` of the block that begins with pair ``first``."""
+        f, kernel = self.f, self.kernel
+        pixel = f.mul(first, 2)
+        behind = f.least(f.div(f.sub(kernel.target.pixels, pixel), 2), kernel.capacity)
+        entries = [f.load("i32", self.pointers[table], f.mul(f.add(f.add(pixel, t), n), 4)) for n in (0, behind)]
         return [f.convert("sext", entry, "i64") for entry in entries]

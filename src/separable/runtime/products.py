@@ -82,13 +82,15 @@ def product_cycles(kernel: Products, isa: Isa, threads: int) -> float:
     full, rest = divmod(kernel.panels_out, tile.vectors)
     strips = full * strip_cycles(tile.pixels, tile.vectors, kernel.depth, isa)
     strips += strip_cycles(tile.pixels, rest, kernel.depth, isa) if rest else 0.0
-    products = kernel.products * strips * kernel.blocks * -(-kernel.units // kernel.blocks // tile.pixels)
+    groups = -(-kernel.units // tile.pixels)
+    if tile.split == "channels":
+        gathers, even = threads, -(-kernel.strips // threads) * threads / kernel.strips
+    else:
+        gathers, even = 1, threads * min(1.0, -(-kernel.blocks // threads) * tile.block / groups)
     weights = ITEM * kernel.weight_floats(isa) * kernel.blocks
-    gathers = threads if tile.split == "channels" else 1
     vectors = kernel.units * kernel.products * (kernel.panels_in * gathers + kernel.panels_out)
-    shared = kernel.strips if tile.split == "channels" else kernel.blocks
-    even = -(-shared // threads) * threads / shared
-    return max(products, weights / FROM_MEMORY) * even + TRANSFORMED[type(kernel)] * vectors
+    products = max(kernel.products * strips * groups, weights / FROM_MEMORY)
+    return products * even + TRANSFORMED[type(kernel)] * vectors
 
 
 def _tiles(form: Products, isa: Isa, threads: int) -> Iterator[Tile]:

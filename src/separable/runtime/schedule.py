@@ -122,6 +122,7 @@ class _Scheduler:
     lasting: set[str] = field(default_factory=set)  # maps whose margin is written once, like a border
     within: dict[str, Place] = field(default_factory=dict)  # maps that are a part of another one
     steps: list[Step] = field(default_factory=list)
+    wrote: dict[str, Kernel] = field(default_factory=dict)  # what computes a map
     packed: dict[tuple[int, Kernel], tuple[Packed, Floats]] = field(
         default_factory=dict
     )  # a volume's slices share them
@@ -324,11 +325,13 @@ class _Scheduler:
         operator = node.operator
         if not isinstance(operator, Convolve):
             raise TypeError(f"{node} is not a convolution")
-        options = tiles.depthwise if operator.is_depthwise else products.dense
-        found = options(operator.spec, self._maps(node), node.activation, self.isa, self.threads)
+        given = (operator.spec, self._maps(node), node.activation, self.isa, self.threads)
+        before = self.wrote.get(node.inputs[0])
+        found = tiles.depthwise(*given, before) if operator.is_depthwise else products.dense(*given)
         (kernel,) = self.choose([(option,) for option in found])
         if not isinstance(kernel, Weighted):
             raise TypeError(f"a convolution cannot run as {kernel}")
+        self.wrote[node.name] = kernel
         return kernel
 
     def _run(self, nodes: Sequence[Node], kernel: Kernel) -> None:
@@ -336,6 +339,7 @@ class _Scheduler:
         places = {convolution.SOURCE: Place(map=nodes[0].inputs[0]), convolution.TARGET: Place(map=nodes[-1].name)}
         constants: dict[int, Constant] = {}
         links: tuple[Kernel, ...] = kernel.links if isinstance(kernel, Chain) else (kernel,)
+        self.wrote[nodes[-1].name] = kernel
         macs = 0
         for i, (node, link) in enumerate(zip(nodes, links, strict=True)):
             if not isinstance(link, Weighted) or not isinstance(node.operator, Convolve):

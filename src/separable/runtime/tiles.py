@@ -161,9 +161,14 @@ def depthwise(
     activation: Activation,
     isa: Isa,
     threads: int,
+    before: Kernel | None = None,
 ) -> list[Depthwise]:
-    """The kernels for a depthwise layer, in the order in which they were best on most layers."""
+    """The kernels for a depthwise layer, in the order in which they were best on most layers.
+
+    Threads share it out as ``before``, what wrote its input: each reads what it has in its own cache.
+    """
     source, target, residual = maps
+    by_rows = spec.size_out[0] >= 8 * threads if before is None else is_by_rows(before)
     shapes = (
         ((2, 4), (1, 7), (2, 3), (2, 5), (3, 3)) if max(spec.stride) == 1 else ((2, 2), (1, 7), (2, 3), (1, 4), (2, 4))
     )
@@ -176,7 +181,7 @@ def depthwise(
     out_h, out_w = spec.size_out
     found = []
     for rows, columns in dict.fromkeys((min(r, out_h), min(c, out_w)) for r, c in shapes):
-        split = "rows" if -(-out_h // rows) >= 4 * threads else "channels"
+        split = "rows" if by_rows and -(-out_h // rows) >= 2 * threads else "channels"
         found.append(
             Depthwise(
                 spec=spec,
