@@ -4,8 +4,8 @@ The matrices of a 1×1 convolution, pixels × channels, are cut into halves both
 quarters make what eight would. Of the ways to do so this one has the fewest sums (Winograd 1971, see Higham, *Accuracy
 and Stability of Numerical Algorithms*, section 23.1); those of the weights are formed once.
 
-The pixels of a block are its rows: pixel i of their first half stands beside pixel i of the second, and a number that
-is not finite spreads from one to the other. Of an odd number the one in the middle is in both, and taken from the first.
+A block is a run of pixels: pixel i of its first half stands beside pixel i of the second, and a number that is not
+finite spreads from one to the other. Of an odd number the one in the middle is in both, and taken from the first.
 """
 
 from __future__ import annotations
