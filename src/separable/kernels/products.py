@@ -142,8 +142,8 @@ class Emitter(ABC):
         """The values of ``count`` units from ``first`` on, into ``kept``."""
 
     @abstractmethod
-    def outputs(self, first: Index, count: Index, panel: Index, offset: Index, of_a_unit: int) -> None:
-        """The outputs of a panel from the ``products`` that begin at ``offset``, ``of_a_unit`` bytes apart."""
+    def outputs(self, first: Index, count: Index, strip: tuple[Index, int], v: Value) -> None:
+        """The outputs from panel ``v`` of the products with a strip: its first panel and how many it has."""
 
     def write(self, f: Function, parameters: list[Value]) -> None:
         """The whole function."""
@@ -194,9 +194,7 @@ class Emitter(ABC):
 
         self.loop(0, form.products, product)
         panel = f.mul(n, self.tile.vectors)
-        self.loop(
-            0, vectors, lambda v: self.outputs(first, count, f.add(panel, v), f.mul(v, self.vector_bytes), of_a_turn)
-        )
+        self.loop(0, vectors, lambda v: self.outputs(first, count, (panel, vectors), v))
 
     def _lines_ahead(self, size: int) -> int:
         """Lines of the next product's weights that each turn asks for.
@@ -234,6 +232,11 @@ class Emitter(ABC):
         if whole:
             sums = f.loop(0, whole, lambda p, sums: panel(p, self.isa.lanes, sums), carried=sums)
         return panel(whole, rest, sums) if rest else sums
+
+    def product_at(self, unit: Value, v: Value, vectors: int) -> Value:
+        """The first product of a unit with panel ``v`` of a strip of so many."""
+        f = self.f
+        return f.at(self.products, f.mul(f.add(f.mul(unit, vectors), v), self.vector_bytes))
 
     def kept_at(self, unit: Index, panel: Index) -> Value:
         """Where the first product's value of a unit is kept, whose panels lie ``tile.pixels`` vectors apart."""

@@ -4,8 +4,9 @@ The matrices of a 1×1 convolution, pixels × channels, are cut into halves both
 quarters make what eight would. Of the ways to do so this one has the fewest sums (Winograd 1971, see Higham, *Accuracy
 and Stability of Numerical Algorithms*, section 23.1); those of the weights are formed once.
 
-A block is a run of pixels: pixel i of its first half stands beside pixel i of the second, and a number that is not
-finite spreads from one to the other. Of an odd number the one in the middle is in both, and taken from the first.
+The halves of the output channels lie side by side in each strip, those of the pixels in each block, so that a thread
+writes one run of either. Pixel i of the first half stands beside pixel i of the second, and a number that is not finite
+spreads from one to the other. Of an odd number of pixels the one in the middle is in both, and taken from the first.
 """
 
 from __future__ import annotations
@@ -60,13 +61,11 @@ class Strassen(Products):
         return self.target.panels // 2
 
     def weight_values(self, weight: Floats, first: int, last: int) -> NDArray[np.float64]:
-        """(7, c_in / 2, last - first): sums of the quarters of the weights, for channels of both halves."""
-        half = self.panels_out * self.target.lanes
-        whole = np.zeros((2, last - first, self.spec.c_in))
-        for channels, start in zip(whole, (first, half + first), strict=True):
-            found = weight[start : start + last - first].reshape(-1, self.spec.c_in)
-            channels[: len(found)] = found
-        (b11, b21), (b12, b22) = (channels.T.reshape(2, self.depth, -1) for channels in whole)
+        """(7, c_in / 2, last - first): sums of the quarters of the weights, for twice as many output channels."""
+        whole = np.zeros((2 * (last - first), self.spec.c_in))
+        found = weight[2 * first : 2 * last].reshape(-1, self.spec.c_in)
+        whole[: len(found)] = found
+        (b11, b21), (b12, b22) = (half.T.reshape(2, self.depth, -1) for half in np.split(whole, 2))
         t1 = b12 - b11
         t2 = b22 - t1
         return np.stack([b11, b21, b22, t2 - b21, t1, t2, b22 - b12])
@@ -119,16 +118,17 @@ class _Emitter(Emitter):
 
         self.loop(0, count, pair)
 
-    def outputs(self, first: Index, count: Index, panel: Index, offset: Index, of_a_unit: int) -> None:
-        """Two pixels of two panels, half the output's apart."""
+    def outputs(self, first: Index, count: Index, strip: tuple[Index, int], v: Value) -> None:
+        """Two pixels of two panels, one of each half of a strip."""
         f, kernel, beside = self.f, self.kernel, self.kernel.residual
-        panels = panel, f.add(panel, kernel.panels_out)
+        panel = f.add(f.mul(strip[0], 2), v)
+        panels = panel, f.add(panel, strip[1])
         bias = [f.load(self.kind, self.pointers[BIAS], f.mul(p, self.vector_bytes)) for p in panels]
         out = [f.at(self.pointers[TARGET], self._panel(kernel.target, p)) for p in panels]
         added = [f.at(self.pointers[RESIDUAL], self._panel(beside, p)) for p in panels] if beside else []
 
         def pair(t: Value) -> None:
-            products = f.at(self.products, f.add(f.mul(t, of_a_unit), offset))
+            products = self.product_at(t, v, strip[1])
             p1, p2, p3, p4, p5, p6, p7 = self.load(products, kernel.product_bytes, kernel.products)
             u2 = f.float("fadd", p1, p6)
             u3 = f.float("fadd", u2, p7)

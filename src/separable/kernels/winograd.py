@@ -128,13 +128,13 @@ class _Emitter(Emitter):
 
     # -- pixels of the output -----------------------------------------------------------------------------
 
-    def outputs(self, first: Index, count: Index, panel: Index, offset: Index, of_a_unit: int) -> None:
-        """The tiles of one panel, from the products that begin at ``offset`` and lie ``of_a_unit`` bytes apart."""
-        f, kernel, n = self.f, self.kernel, self.kernel.points
+    def outputs(self, first: Index, count: Index, strip: tuple[Index, int], v: Value) -> None:
+        """The tiles of one panel."""
+        f, kernel, n, panel = self.f, self.kernel, self.kernel.points, self.f.add(strip[0], v)
         bias = f.load(self.kind, self.pointers[BIAS], f.mul(panel, self.vector_bytes))
 
         def tile(t: Value) -> None:
-            products = f.at(self.products, f.add(f.mul(t, of_a_unit), offset))
+            products = self.product_at(t, v, strip[1])
 
             def column(j: Value) -> None:
                 start = f.at(products, f.mul(j, kernel.product_bytes))

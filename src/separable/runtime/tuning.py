@@ -27,12 +27,14 @@ from separable.kernels.catalogue import Kernel, name_of, source_of
 from separable.kernels.chain import ARGUMENTS, OF_A_LINK, Chain, Weighted, packed_floats, pixel_tables
 from separable.kernels.isa import Isa
 from separable.kernels.jit import Library, cache_folder, object_code
+from separable.kernels.layout import ITEM
 from separable.kernels.products import Products
 from separable.runtime.tiles import shares
 
 CANDIDATES = 4
 CLEARLY = 0.98  # of the time of the first: a smaller gain may be noise
 MEETING = 8e-6  # seconds of each thread at a step's end: waiting for the others, and writing what they have read
+WEIGHT = 25e-12  # seconds a byte of weights: they are warm when measured, and come from memory in a network
 SLACK = 64  # floats, to align the scratch memory
 
 
@@ -50,7 +52,10 @@ class Tuner:
         shortlist = ways[:CANDIDATES]
         meeting = MEETING * self.threads if self.threads > 1 else 0.0
         measured = zip(shortlist, self._seconds(shortlist), strict=True)
-        seconds = [alone + meeting * len(kernels) for kernels, alone in measured]
+        seconds = [
+            warm + sum(meeting + WEIGHT * _weight_bytes(kernel, self.isa) for kernel in kernels)
+            for kernels, warm in measured
+        ]
         best = min(range(len(shortlist)), key=seconds.__getitem__)
         return shortlist[best if seconds[best] < CLEARLY * seconds[0] else 0]
 
@@ -122,6 +127,11 @@ def _sizes(kernel: Kernel, isa: Isa) -> dict[int, int]:
         if link.residual:
             sizes[at + convolution.RESIDUAL] = link.residual.floats
     return sizes
+
+
+def _weight_bytes(kernel: Kernel, isa: Isa) -> int:
+    links = kernel.links if isinstance(kernel, Chain) else (kernel,)
+    return ITEM * sum(packed_floats(link, isa)[0] for link in links if isinstance(link, Weighted))
 
 
 def _keep(path: Path, entry: dict[str, object]) -> None:
