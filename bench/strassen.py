@@ -21,7 +21,7 @@ from separable.kernels.isa import Isa, host
 from separable.kernels.layout import panels
 from separable.runtime.products import dense, with_fewer_multiplications
 from separable.runtime.tiles import convolutions
-from separable.runtime.tuning import CANDIDATES, CLEARLY, Tuner
+from separable.runtime.tuning import CANDIDATES, Tuner
 from separable.spec import ConvSpec
 
 LAYERS = (  # channels in and out, pixels along a side
@@ -33,8 +33,8 @@ LAYERS = (  # channels in and out, pixels along a side
 HEAD = (
     "# Pointwise layers by Strassen's way\n\n"
     "Microseconds of the fastest kernel of each way on one thread of {cpu}, medians of {rounds} rounds; share: "
-    "Strassen's time over the other's, the median of all rounds. Seven eighths is the least possible. Offered: whether "
-    f"the cost model has it measured when a network is compiled; it is taken below {CLEARLY}.\n\n"
+    "Strassen's time over the other's, the median of all rounds. Seven eighths is the least possible. In a network: "
+    "whether the cost model has it measured, and whether it is then taken, its weights counted as coming from memory.\n\n"
 )
 
 
@@ -59,10 +59,12 @@ def measured(spec: ConvSpec, isa: Isa, rounds: int) -> dict[str, Any]:
     for _ in range(rounds):
         times = tuner.measure([*plain, *fewer])
         seconds.append((min(times[: len(plain)]), min(times[len(plain) :])))
-    is_offered = any(kernel in fewer for kernel in dense(*given)[:CANDIDATES])
+    ways = [(kernel,) for kernel in dense(*given)]
+    is_offered = any(kernel in fewer for (kernel,) in ways[:CANDIDATES])
+    verdict = "not offered" if not is_offered else "taken" if tuner(ways)[0] in fewer else "left"
     result = {
         "layer": str(spec),
-        "offered": is_offered,
+        "verdict": verdict,
         "plain": [a for a, _ in seconds],
         "strassen": [b for _, b in seconds],
     }
@@ -75,12 +77,12 @@ def row(result: dict[str, Any]) -> str:
     plain, strassen = result["plain"], result["strassen"]
     share = statistics.median(b / a for a, b in zip(plain, strassen, strict=True))
     times = " | ".join(f"{1e6 * statistics.median(samples):.0f}" for samples in (plain, strassen))
-    return f"| {result['layer']} | {times} | {share:.3f} | {'yes' if result['offered'] else 'no'} |"
+    return f"| {result['layer']} | {times} | {share:.3f} | {result['verdict']} |"
 
 
 def table(results: list[dict[str, Any]]) -> str:
     """A line a layer."""
-    head = "| layer | other kernels | Strassen | share | offered |\n|---|---|---|---|---|\n"
+    head = "| layer | other kernels | Strassen | share | in a network |\n|---|---|---|---|---|\n"
     return head + "\n".join(map(row, results)) + "\n"
 
 
