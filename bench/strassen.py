@@ -34,7 +34,7 @@ HEAD = (
     "# Pointwise layers by Strassen's way\n\n"
     "Microseconds of the fastest kernel of each way on one thread of {cpu}, medians of {rounds} rounds; share: "
     "Strassen's time over the other's, the median of all rounds. Seven eighths is the least possible. In a network: "
-    "whether the cost model has it measured, and whether it is then taken, its weights counted as coming from memory.\n\n"
+    "whether the cost model has it measured, and it is then taken, its weights counted as coming from memory.\n\n"
 )
 
 

@@ -17,7 +17,7 @@ from separable.kernels.products import Products
 from separable.kernels.strassen import Strassen
 from separable.kernels.winograd import Winograd
 from separable.runtime.native import NativeNetwork
-from separable.runtime.products import SCRATCH_BYTES, dense, with_fewer_multiplications
+from separable.runtime.products import GAIN, SCRATCH_BYTES, dense, with_fewer_multiplications
 from separable.runtime.tiles import shares
 from separable.runtime.tuning import Tuner
 from separable.spec import ConvSpec
@@ -115,6 +115,18 @@ def test_pointwise_layers_agree_with_pytorch(
     assert sum(isinstance(kernel, Strassen) for kernel in kernels) >= 2  # three threads cannot share out all of them
     agree(program, model, x)
     assert torch.equal(program(x), program(x))
+
+
+@pytest.mark.parametrize(("size", "is_taken"), [(28, True), (4, False)])
+def test_weights_count_as_coming_from_memory(size: int, is_taken: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both ways take a millisecond to sixteen pixels with warm weights, Strassen's a twentieth less."""
+    seconds = lambda _, kernels: [(1 - 0.05 * isinstance(k, Strassen)) * k.spec.macs / 4e9 for k in kernels]  # noqa: E731
+    monkeypatch.setattr(Tuner, "measure", seconds)
+    monkeypatch.setitem(GAIN, Strassen, 0.0)
+    model, x = build(lambda: nn.Conv2d(512, 512, 1)), torch.randn(1, 512, size, size)
+    program = compile(model, x, threads=1)
+    kernels = [step.kernel for step in native_of(program, x).schedule.steps]
+    assert any(isinstance(kernel, Strassen) for kernel in kernels) == is_taken
 
 
 def maps(spec: ConvSpec, isa: Isa) -> tuple[Layout, Layout, None]:

@@ -12,7 +12,11 @@ from torch.utils import _pytree as pytree
 
 from separable.engine import compile, forward
 from separable.errors import ModelError, SeparableError
+from separable.kernels.convolution import Convolution
+from separable.kernels.depthwise import Depthwise
+from separable.kernels.epilogue import NONE
 from separable.kernels.isa import SHAPES, Isa
+from separable.runtime.tiles import depthwise, is_by_rows
 
 CLOSE = 1e-5  # relative; sums of some hundred float32 products in another order
 
@@ -57,6 +61,20 @@ def test_one_network_that_does_everything_runs_without_an_environment(monkeypatc
     agree(program(x), expected(model, x))
     last = x.to(memory_format=torch.channels_last)
     agree(program(last), expected(model, last))
+
+
+@pytest.mark.parametrize(("channels", "size", "split"), [(512, 16, "channels"), (32, 32, "rows")])
+def test_a_depthwise_layer_is_shared_out_as_what_wrote_its_input(channels: int, size: int, split: str) -> None:
+    """Each thread reads what it has written, whatever the tile."""
+    layers = nn.Conv2d(channels, channels, 1), nn.Conv2d(channels, channels, 3, padding=1, groups=channels)
+    x = torch.randn(1, channels, size, size)
+    program = compile(build(lambda: nn.Sequential(*layers)), x, threads=2, measure=False)
+    (native,) = program.prepare(x).natives.values()
+    kernels = [step.kernel for step in native.schedule.steps]
+    before, after = (next(k for k in kernels if isinstance(k, kind)) for kind in (Convolution, Depthwise))
+    assert is_by_rows(before) == is_by_rows(after) == (split == "rows")
+    every_tile = depthwise(after.spec, (after.source, after.target, None), NONE, program.isa, 2, before)
+    assert {kernel.split for kernel in every_tile} == {split}
 
 
 def test_measured_tiles_compute_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

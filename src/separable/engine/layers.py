@@ -29,8 +29,8 @@ class LayerTime:
     """One step for one image, measured by itself with its data warm: the least of several samples.
 
     A sample is ``REPEATS`` runs behind each other in one native call, so that the call and the waking of the threads,
-    some five microseconds, do not count. ``macs`` are counted from the shape: some kernels need
-    fewer, and may pass the peak.
+    some five microseconds, do not count. ``macs`` are counted from the shape: some kernels need fewer, and may pass
+    the peak.
     """
 
     name: str

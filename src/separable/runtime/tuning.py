@@ -35,6 +35,7 @@ CANDIDATES = 4
 CLEARLY = 0.98  # of the time of the first: a smaller gain may be noise
 MEETING = 8e-6  # seconds of each thread at a step's end: waiting for the others, and writing what they have read
 WEIGHT = 25e-12  # seconds a byte of weights: they are warm when measured, and come from memory in a network
+CHAINED_S = 0.1  # of samples of a chain and its links: a wrong choice there costs more than a wrong tile
 SLACK = 64  # floats, to align the scratch memory
 
 
@@ -91,7 +92,8 @@ class Tuner:
 
             return run
 
-        samples = sample({str(i): whole(i) for i in range(len(kernels))}, min_s=0.0, max_s=0.0)
+        seconds = CHAINED_S if any(isinstance(kernel, Chain) for kernel in kernels) else 0.0
+        samples = sample({str(i): whole(i) for i in range(len(kernels))}, min_s=seconds, max_s=seconds)
         return [min(samples[str(i)]) for i in range(len(kernels))]
 
     def _make_room(self, kernel: Kernel) -> None:
