@@ -42,7 +42,7 @@ LARGE = 2**22  # floats: for so many NumPy asks for large pages, and a cache the
 HEAD = (
     "# Depthwise 3×3 layers beside what memory allows\n\n"
     "Percent of the peak of one thread of {cpu}, {peak:.1f} G multiply-adds a second: the layer's own, and what it "
-    "would have if it took as long as a loop that only reads its input once and writes as much output. Medians (minima).\n\n"
+    "would have if it took as long as a loop that only reads its input and writes as much output. Medians (minima).\n\n"
     "| layer | input, KB | depthwise | reading and writing |\n|---|---|---|---|\n"
 )
 
