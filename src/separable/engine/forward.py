@@ -47,7 +47,7 @@ class Forward:
 
     @cached_property
     def _outputs(self) -> dict[int, _Outputs]:
-        """Of each native network."""
+        """New tensors for what each native network makes."""
         return {i: _Outputs([shape for _, shape in native.made]) for i, native in self.natives.items()}
 
     def _through_environment(self, inputs: Sequence[Any]) -> Any:
@@ -124,7 +124,7 @@ def _run(native: NativeNetwork, outputs: _Outputs, tensors: Sequence[Tensor]) ->
 class _Outputs:
     """New tensors of these shapes; small ones are made several at a time.
 
-    To make one takes PyTorch a microsecond, and fifty behind a forward that has left nothing of PyTorch in the caches.
+    The first one behind a forward is slow to make: the weights have left nothing of PyTorch in the caches.
     """
 
     def __init__(self, shapes: Sequence[tuple[int, ...]]) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,8 +25,10 @@ from separable.spec import ConvSpec
 
 @dataclass(frozen=True, kw_only=True)
 class Products(ABC):
-    """One convolution as a kernel. ``tile.pixels`` counts units that are summed side by side, ``tile.block`` such
-    groups whose values are kept at once."""
+    """One convolution as a kernel.
+
+    ``tile.pixels`` counts units that are summed side by side, ``tile.block`` such groups whose values are kept at once.
+    """
 
     spec: ConvSpec
     source: Layout
@@ -81,12 +84,12 @@ class Products(ABC):
     @property
     def kept_bytes(self) -> int:
         """Of a block's values in one product: [group][panel][unit][lanes]."""
-        return odd_lines(self.panels_in * self.capacity * self.source.lanes * ITEM)
+        return _odd_lines(self.panels_in * self.capacity * self.source.lanes * ITEM)
 
     @property
     def product_bytes(self) -> int:
         """Of a block's product with one strip: [unit][vector][lanes]."""
-        return odd_lines(self.capacity * self.tile.vectors * self.target.lanes * ITEM)
+        return _odd_lines(self.capacity * self.tile.vectors * self.target.lanes * ITEM)
 
     @property
     def scratch_bytes(self) -> int:
@@ -119,7 +122,7 @@ class Products(ABC):
         return np.pad(bias, (0, self.padded_channels(isa) - len(bias))).astype(np.float32)
 
 
-def odd_lines(size: int) -> int:
+def _odd_lines(size: int) -> int:
     """An odd number of cache lines: what lies so far apart does not meet in one set of the cache."""
     return (-(-size // LINE_BYTES) | 1) * LINE_BYTES
 
@@ -129,11 +132,14 @@ def scratch(f: Function, size: int) -> Value:
     return f.raw(f"alloca [{size} x i8], align 64", "ptr")
 
 
-class Emitter(ABC):
+Kernel = TypeVar("Kernel", bound=Products)
+
+
+class Emitter(ABC, Generic[Kernel]):
     """Writes a kernel ``name(arguments, share, shares, image)``; ``arguments`` as for a convolution."""
 
-    def __init__(self, kernel: Products, isa: Isa) -> None:
-        self.form, self.isa, self.tile = kernel, isa, kernel.tile
+    def __init__(self, kernel: Kernel, isa: Isa) -> None:
+        self.kernel, self.isa, self.tile = kernel, isa, kernel.tile
         self.kind, self.vector_bytes = vector(isa.lanes), isa.lanes * ITEM
         self.full, self.rest = divmod(kernel.panels_out, self.tile.vectors)
 
@@ -148,19 +154,21 @@ class Emitter(ABC):
     def write(self, f: Function, parameters: list[Value]) -> None:
         """The whole function."""
         arguments, share, shares, _ = parameters
-        self.f, form = f, self.form
+        self.f, kernel = f, self.kernel
         self.pointers = [f.load("ptr", arguments, 8 * i) for i in range(8)]
-        self.kept, self.products = (scratch(f, form.products * size) for size in (form.kept_bytes, form.product_bytes))
+        self.kept, self.products = (
+            scratch(f, kernel.products * size) for size in (kernel.kept_bytes, kernel.product_bytes)
+        )
         is_by_channels = self.tile.split == "channels"
-        count = form.strips if is_by_channels else form.blocks
+        count = kernel.strips if is_by_channels else kernel.blocks
         span = (f.div(f.mul(share, count), shares), f.div(f.mul(f.add(share, 1), count), shares))
-        blocks, strips = ((0, form.blocks), span) if is_by_channels else (span, (0, form.strips))
+        blocks, strips = ((0, kernel.blocks), span) if is_by_channels else (span, (0, kernel.strips))
         self.loop(*blocks, lambda block: self._block(block, strips))
 
     def _block(self, block: Value, strips: tuple[Index, Index]) -> None:
         f = self.f
-        first = f.mul(block, self.form.capacity)
-        count = f.least(f.sub(self.form.units, first), self.form.capacity)
+        first = f.mul(block, self.kernel.capacity)
+        count = f.least(f.sub(self.kernel.units, first), self.kernel.capacity)
         self.gather(first, count)
 
         def strip(n: Value) -> None:
@@ -173,17 +181,17 @@ class Emitter(ABC):
 
     def _strip(self, first: Index, count: Index, n: Index, vectors: int) -> None:
         """All products of a block with one strip of weights, and the outputs from them."""
-        f, form, R = self.f, self.form, self.tile.pixels
-        whole, of_a_turn = form.depth // self.isa.lanes, vectors * self.vector_bytes
-        size = form.depth * of_a_turn
-        of_a_strip = form.products * form.depth * self.tile.vectors * self.vector_bytes
+        f, kernel, R = self.f, self.kernel, self.tile.pixels
+        whole, of_a_turn = kernel.depth // self.isa.lanes, vectors * self.vector_bytes
+        size = kernel.depth * of_a_turn
+        of_a_strip = kernel.products * kernel.depth * self.tile.vectors * self.vector_bytes
         weights, lines = f.at(self.pointers[WEIGHTS], f.mul(n, of_a_strip)), self._lines_ahead(size)
 
         def product(k: Value) -> None:
             run = f.at(weights, f.mul(k, size))
-            kept = f.at(self.kept, f.mul(k, form.kept_bytes))
-            of_a_group = self.form.panels_in * R * self.vector_bytes
-            products = f.at(self.products, f.mul(k, form.product_bytes))
+            kept = f.at(self.kept, f.mul(k, kernel.kept_bytes))
+            of_a_group = self.kernel.panels_in * R * self.vector_bytes
+            products = f.at(self.products, f.mul(k, kernel.product_bytes))
 
             def group(t: Value) -> None:
                 ahead = f.at(run, f.add(f.mul(f.div(t, R), whole * lines * LINE_BYTES), size))
@@ -192,7 +200,7 @@ class Emitter(ABC):
 
             self.loop(0, count, group, step=R)
 
-        self.loop(0, form.products, product)
+        self.loop(0, kernel.products, product)
         panel = f.mul(n, self.tile.vectors)
         self.loop(0, vectors, lambda v: self.outputs(first, count, (panel, vectors), v))
 
@@ -202,8 +210,8 @@ class Emitter(ABC):
         Few units use each weight few times. Asking early took a 3×3 layer of 512 channels on 7×7 from 1.3 to 1.9 times
         the speed of the implicit GEMM.
         """
-        groups = -(-min(self.form.capacity, self.form.units) // self.tile.pixels)
-        room = LINE_BYTES * groups * max(1, self.form.depth // self.isa.lanes)
+        groups = -(-min(self.kernel.capacity, self.kernel.units) // self.tile.pixels)
+        room = LINE_BYTES * groups * max(1, self.kernel.depth // self.isa.lanes)
         return min(MAX_AHEAD, -(-size // room)) if 2 * size >= room else 0
 
     def _sums(self, kept: Value, strip: tuple[Value, Value, int], vectors: int) -> list[Value]:
@@ -212,7 +220,7 @@ class Emitter(ABC):
         ``strip``: its weights, where to fetch ahead, and how many lines a turn.
         """
         f, R, (weights, ahead, lines) = self.f, self.tile.pixels, strip
-        whole, rest = divmod(self.form.depth, self.isa.lanes)
+        whole, rest = divmod(self.kernel.depth, self.isa.lanes)
         of_a_turn = vectors * self.vector_bytes
 
         def panel(p: Index, channels: int, sums: list[Value]) -> list[Value]:
@@ -241,7 +249,7 @@ class Emitter(ABC):
     def kept_at(self, unit: Index, panel: Index) -> Value:
         """Where the first product's value of a unit is kept, whose panels lie ``tile.pixels`` vectors apart."""
         f, R = self.f, self.tile.pixels
-        group = f.mul(f.div(unit, R), self.form.panels_in)
+        group = f.mul(f.div(unit, R), self.kernel.panels_in)
         vectors = f.add(f.mul(f.add(group, panel), R), f.rem(unit, R))
         return f.at(self.kept, f.mul(vectors, self.vector_bytes))
 

@@ -87,11 +87,7 @@ def write(module: Module, name: str, kernel: Strassen, isa: Isa) -> None:
     module.function(name, SIGNATURE, _Emitter(kernel, isa).write)
 
 
-class _Emitter(Emitter):
-    def __init__(self, kernel: Strassen, isa: Isa) -> None:
-        super().__init__(kernel, isa)
-        self.kernel = kernel
-
+class _Emitter(Emitter[Strassen]):
     def gather(self, first: Index, count: Index) -> None:
         """The quarters of the input and the sums of them, in the order of the weights'."""
         f, kernel = self.f, self.kernel

@@ -88,11 +88,7 @@ def write(module: Module, name: str, kernel: Winograd, isa: Isa) -> None:
     module.function(name, SIGNATURE, _Emitter(kernel, isa).write)
 
 
-class _Emitter(Emitter):
-    def __init__(self, kernel: Winograd, isa: Isa) -> None:
-        super().__init__(kernel, isa)
-        self.kernel = kernel
-
+class _Emitter(Emitter[Winograd]):
     def write(self, f: Function, parameters: list[Value]) -> None:
         """The whole function."""
         self.between = scratch(f, self.kernel.products * self.vector_bytes)

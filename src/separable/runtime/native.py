@@ -103,7 +103,7 @@ class NativeNetwork:
         steps = self.schedule.steps
         self._arguments = np.zeros((self.copies, len(steps), ARGUMENTS), np.uint64)
         self._steps = np.zeros((self.copies, len(steps), STEP_WORDS), np.uint64)
-        self._addresses = self._arguments.reshape(-1).data  # one number costs a tenth of an array's
+        self._addresses = self._arguments.reshape(-1).data  # a number goes in without NumPy
         self._outside: list[tuple[int, int]] = []
         names = [name for name, _ in (*self.given, *self.made)]
         is_down = False
