@@ -10,7 +10,7 @@ import pytest
 
 from separable.errors import SeparableError, SeparableWarning
 from separable.kernels import jit
-from separable.kernels.ir import Module, Value, constant, vector
+from separable.kernels.ir import Function, Module, Value, constant, vector
 from separable.kernels.isa import Isa, host, levels, target
 from separable.kernels.jit import Library, object_code
 from separable.kernels.pool import APART, PHASE_WORDS, TOGETHER, Pool, shared_pool
@@ -67,6 +67,23 @@ def test_a_folder_that_cannot_be_written_costs_a_warning(tmp_path: Path, monkeyp
 def test_a_missing_function_is_named() -> None:
     with pytest.raises(SeparableError, match="'nothing'"):
         Library([object_code(adder(3), host())], host()).address("nothing")
+
+
+def test_objects_of_a_library_read_their_own_constants() -> None:
+    texts = []
+    for i in range(3):
+        module = Module()
+        table = module.table(f"table{i}", range(100 * i, 100 * i + 8))
+
+        def write(f: Function, p: list[Value], table: Value = table) -> Value:
+            f.call("getpid", "i32", [])  # a function elsewhere: its address is looked up
+            return f.load("i64", table, f.mul(p[0], 8))
+
+        module.function(f"entry{i}", ["i64"], write, result="i64")
+        texts.append(module.text)
+    library = Library([object_code(text, host()) for text in texts], host())
+    kind = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_int64)
+    assert [kind(library.address(f"entry{i}"))(5) for i in range(3)] == [5, 105, 205]
 
 
 def counter() -> Library:

@@ -26,6 +26,7 @@ from separable.kernels.isa import Isa
 
 MAGIC = b"separable object\n"
 OPTIMISATION = 2
+ADDRESSES = "static"  # "pic" goes wrong: of objects loaded together, each reads the first one's table of addresses
 _starting = threading.Lock()
 
 
@@ -41,8 +42,8 @@ def cache_folder() -> Path:
 
 def object_code(text: str, isa: Isa) -> bytes:
     """The module ``text`` compiled for ``isa``: from the disk where it lies there undamaged, else compiled and kept."""
-    parts = [text, isa.key, str(llvm.llvm_version_info), llvmlite.__version__, __version__, str(OPTIMISATION)]
-    name = hashlib.sha256("\0".join(parts).encode()).hexdigest()
+    made = [llvm.llvm_version_info, llvmlite.__version__, __version__, OPTIMISATION, ADDRESSES]
+    name = hashlib.sha256("\0".join([text, isa.key, *map(str, made)]).encode()).hexdigest()
     path = cache_folder() / name[:2] / f"{name}.o"
     kept = _read(path)
     if kept is not None:
@@ -94,7 +95,7 @@ def _machine(isa: Isa) -> llvm.TargetMachine:
         cpu=isa.cpu,
         features=isa.features,
         opt=OPTIMISATION,
-        reloc="pic",
+        reloc=ADDRESSES,
         codemodel="jitdefault" if isa.triple == llvm.get_process_triple() else "default",
         jit=True,
     )
