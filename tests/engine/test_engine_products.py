@@ -182,7 +182,7 @@ def test_every_candidate_fits_a_stack_and_keeps_all_threads_busy(spec: ConvSpec,
     assert found
     for kernel in found[:4]:
         assert kernel.scratch_bytes <= 1.02 * max(SCRATCH_BYTES)  # rounded up to cache lines
-        units = kernel.strips if kernel.tile.split == "channels" else kernel.blocks
+        units = kernel.strips.count if kernel.tile.split == "channels" else kernel.blocks
         assert shares(kernel, threads) <= units
         # A thread may be idle where the others do no more than they would if it were not.
         even = -(-kernel.units // (kernel.tile.pixels * threads))

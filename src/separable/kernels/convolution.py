@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 
 from separable.errors import SpecError
 from separable.kernels.epilogue import NONE, Activation, activate
-from separable.kernels.ir import Function, Index, Module, Value, vector
+from separable.kernels.ir import Function, Index, Module, Value, constant, vector
 from separable.kernels.isa import Isa
 from separable.kernels.layout import ITEM, Layout
+from separable.kernels.strips import Strips, multiply
 from separable.spec import ConvSpec
 
 Floats = NDArray[np.float32]
@@ -61,6 +62,13 @@ class Convolution:
         """(input panels, output panels) of a group."""
         g = self.spec.groups
         return -(-self.spec.c_in // g // self.source.lanes), -(-self.spec.c_out // g // self.target.lanes)
+
+    @property
+    def strips(self) -> Strips:
+        """Of the output channels of a group."""
+        lanes = self.target.lanes
+        rest = self.spec.c_out // self.spec.groups % lanes
+        return Strips(self.per_group[1], self.tile.vectors, is_narrow=lanes == WIDE and 0 < rest <= WIDE // 2)
 
     @property
     def columns(self) -> int:
@@ -128,11 +136,10 @@ class Convolution:
         grouped = weight.reshape(spec.groups, c_out, *spec.weight_shape[1:])
         size = self.padded_channels(isa) * len(taps)
         packed = (np.zeros(size, np.float32) if into is None else into).reshape(spec.groups, -1)
-        strip = self.tile.vectors * lanes
         for group, run in zip(grouped, packed, strict=True):
-            for first in range(0, c_out, strip):
-                channels = group[first : first + strip][:, c, y, x]
-                room = run[first * len(taps) : (first + strip) * len(taps)].reshape(len(taps), -1)
+            for first, last in self.strips.spans:
+                channels = group[first * lanes : last * lanes][:, c, y, x]
+                room = run[first * lanes * len(taps) : last * lanes * len(taps)].reshape(len(taps), -1)
                 room[:, : len(channels)] = channels.T
         return packed.ravel()
 
@@ -167,6 +174,7 @@ class Walk:
 
 
 MAX_UNROLL = 32
+WIDE = 16  # lanes of a vector of which half takes half the time, on processors that do the halves after each other
 LINE_BYTES, MAX_AHEAD = 64, 4
 
 
@@ -198,11 +206,11 @@ class _Emitter:
         self.tables = [_steps(module, f"{name}.walk{i}", walk) for i, walk in enumerate(self.walks)]
         self.depth = sum(len(w.outer) * len(w.inner) for w in self.walks)
         self.panels_in, self.panels_out = kernel.per_group
-        self.full, self.rest = divmod(self.panels_out, self.tile.vectors)
         self.tiles_a_row = -(-kernel.columns // self.tile.pixels)
         self.rows = kernel.target.pixels // kernel.columns
         self.pixel_tiles = self.rows * self.tiles_a_row
-        self.channel_tiles = (self.full + bool(self.rest)) * kernel.spec.groups
+        self.strips = kernel.strips
+        self.channel_tiles = self.strips.count * kernel.spec.groups
         self.turns = sum(len(walk.outer) for walk in self.walks)
         self.chunk = self.tile.turns or self.turns
         self.is_chunked = self.chunk < self.turns
@@ -237,34 +245,25 @@ class _Emitter:
         last = f.least(f.add(first, self.tile.block), self.pixel_range[1])
 
         def channels(index: Value, _: list[Value]) -> list[Value]:
-            per_group = self.full + bool(self.rest)
-            group, n = f.div(index, per_group), f.rem(index, per_group)
+            group, n = f.div(index, self.strips.count), f.rem(index, self.strips.count)
             if self.kernel.spec.groups == 1:
                 group, n = 0, index
-            if not self.rest:
-                self._strip(first, last, group, n, self.tile.vectors)
-            elif not self.full:
-                self._strip(first, last, group, n, self.rest)
-            else:
-                is_full = f.compare("slt", n, self.full)
-                f.when(is_full, lambda: self._strip(first, last, group, n, self.tile.vectors))
-                is_rest = f.compare("sge", n, self.full)
-                f.when(is_rest, lambda: self._strip(first, last, group, n, self.rest))
+            self.strips.choose(f, n, lambda *strip: self._strip((first, last), group, strip))
             return []
 
         f.loop(*self.channel_range, channels)
         return []
 
-    def _strip(self, first: Value, last: Index, group: Index, n: Index, vectors: int) -> None:
-        """All tiles of pixels of a block, for one tile of channels."""
+    def _strip(self, block: tuple[Value, Index], group: Index, strip: tuple[Index, int, bool]) -> None:
+        """All tiles of pixels of a block, for one strip of channels."""
         f, lanes = self.f, self.isa.lanes
-        panel = f.add(f.mul(group, self.panels_out), f.mul(n, self.tile.vectors))
+        (first, last), (begin, vectors, is_narrow) = block, strip
+        panel = f.add(f.mul(group, self.panels_out), begin)
         run = f.mul(panel, self.depth * lanes * ITEM)
         weights = f.at(self.pointers[WEIGHTS], run)
-        bias = [
-            f.load(vector(lanes), self.pointers[BIAS], f.add(f.mul(panel, lanes * ITEM), v * lanes * ITEM))
-            for v in range(vectors)
-        ]
+        kinds = [vector(lanes)] * (vectors - is_narrow) + [vector(lanes // 2)] * is_narrow
+        of_strip = f.at(self.pointers[BIAS], f.mul(panel, lanes * ITEM))
+        bias = [f.load(kind, of_strip, v * lanes * ITEM) for v, kind in enumerate(kinds)]
         source = f.at(self.pointers[SOURCE], f.mul(group, self.panels_in * self.kernel.source.panel * ITEM))
 
         size = self.depth * vectors * lanes * ITEM
@@ -401,11 +400,8 @@ class _Emitter:
             for line in range(lines):
                 f.prefetch(ahead, f.add(f.mul(f.sub(i, span[0]), lines * LINE_BYTES), line * LINE_BYTES))
             for k, (_, _, offset) in enumerate(walk.inner):
-                b = [f.load(vector(lanes), run, k * stride + v * lanes * ITEM) for v in range(vectors)]
-                for r, read in enumerate(reads):
-                    a = f.splat(f.load("float", f.at(read, move), offset), lanes)
-                    for v in range(vectors):
-                        sums[r * vectors + v] = f.fma(a, b[v], sums[r * vectors + v])
+                values = [f.at(f.at(read, move), offset) for read in reads]
+                multiply(f, self.isa, values, run, k * stride, sums)
             return sums
 
         return f.loop(*span, turn, carried=accumulators)
@@ -419,6 +415,8 @@ class _Emitter:
         for r, (place, side) in enumerate(places):
             for v in range(vectors):
                 x = accumulators[r * vectors + v]
+                if x.lanes < lanes:  # the other half is zero
+                    x = f.shuffle(x, constant(0.0, x.lanes), range(lanes))
                 if residual is not None:
                     x = f.float("fadd", x, f.load(vector(lanes), beside, f.add(side, ITEM * v * residual.panel)))
                 f.store(activate(f, kernel.activation, x), out, f.add(place, ITEM * v * target.panel))

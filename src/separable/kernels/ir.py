@@ -86,13 +86,14 @@ class Module:
 
     @property
     def text(self) -> str:
-        """The module as LLVM assembly. Frame pointers off, full vector width on.
+        """The module as LLVM assembly. Full vector width on.
 
-        LLVM must not make a call of memset from a loop: a table of addresses in one of several objects, which a call
-        out of them needs, and MCJIT misplaces the constants of the others.
+        LLVM makes no call of memset from a loop: a kernel calls nothing outside its module. The stack is aligned to a
+        cache line: a vector put there across two of them is slow to come back.
         """
         attributes = (
-            'attributes #0 = { nounwind "no-builtins" "prefer-vector-width"="512" "min-legal-vector-width"="512" }'
+            "attributes #0 = { nounwind alignstack=64 "
+            '"no-builtins" "prefer-vector-width"="512" "min-legal-vector-width"="512" }'
         )
         numbers = ["!0 = !{i32 1}"] * self.has_streams
         return "\n\n".join([*self._declared.values(), *self._parts, attributes, *numbers]) + "\n"
@@ -204,6 +205,14 @@ class Function:
         """Asks for a cache line that will be read soon."""
         self.module.declare("llvm.prefetch.p0", "void", ["ptr", "i32", "i32", "i32"])
         self.lines.append(f"  call void @llvm.prefetch.p0(ptr {self.at(pointer, offset).name}, i32 0, i32 3, i32 1)")
+
+    def opaque(self, x: Value) -> Value:
+        """The same value, of which LLVM forgets how it was made; x86 only."""
+        return self._emit(f'call {x.type} asm "", "=v,0"({x.type} {x.name})', x.type)
+
+    def hold(self) -> None:
+        """What is loaded below is not loaded any earlier."""
+        self.lines.append('  call void asm sideeffect "", "~{memory}"()')
 
     # -- floats -----------------------------------------------------------------------------------------
 

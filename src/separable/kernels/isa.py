@@ -28,6 +28,11 @@ class Isa:
         return f"{self.name}|{self.triple}|{self.cpu}|{self.features}"
 
     @property
+    def passes(self) -> int:
+        """How often a vector goes through a unit: Zen 4 does 512 bits as two halves."""
+        return 2 if self.lanes == 16 and self.cpu == "znver4" else 1
+
+    @property
     def is_x86(self) -> bool:
         """Whether the code is for x86-64: lanes and registers of any level can be compiled for any processor."""
         return self.triple.startswith("x86_64")

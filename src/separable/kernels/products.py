@@ -20,6 +20,7 @@ from separable.kernels.epilogue import NONE, Activation
 from separable.kernels.ir import Function, Index, Value, constant, vector
 from separable.kernels.isa import Isa
 from separable.kernels.layout import ITEM, Layout
+from separable.kernels.strips import Strips, multiply
 from separable.spec import ConvSpec
 
 
@@ -77,9 +78,9 @@ class Products(ABC):
         return -(-self.units // self.capacity)
 
     @property
-    def strips(self) -> int:
-        """Of output channels, ``tile.vectors`` vectors each, the last one with what is left."""
-        return -(-self.panels_out // self.tile.vectors)
+    def strips(self) -> Strips:
+        """Of output channels."""
+        return Strips(self.panels_out, self.tile.vectors)
 
     @property
     def kept_bytes(self) -> int:
@@ -110,9 +111,8 @@ class Products(ABC):
         They are formed in float64 and rounded once. ``into``: a place for them.
         """
         packed = np.zeros(self.weight_floats(isa), np.float32) if into is None else into
-        size, wide, end = self.products * self.depth, self.tile.vectors * isa.lanes, self.panels_out * isa.lanes
-        for first in range(0, end, wide):
-            last = min(first + wide, end)
+        size = self.products * self.depth
+        for first, last in ((a * isa.lanes, b * isa.lanes) for a, b in self.strips.spans):
             room = packed[size * first : size * last].reshape(self.products, self.depth, -1)
             room[...] = self.weight_values(weight, first, last)
         return packed
@@ -141,7 +141,6 @@ class Emitter(ABC, Generic[Kernel]):
     def __init__(self, kernel: Kernel, isa: Isa) -> None:
         self.kernel, self.isa, self.tile = kernel, isa, kernel.tile
         self.kind, self.vector_bytes = vector(isa.lanes), isa.lanes * ITEM
-        self.full, self.rest = divmod(kernel.panels_out, self.tile.vectors)
 
     @abstractmethod
     def gather(self, first: Index, count: Index) -> None:
@@ -160,9 +159,9 @@ class Emitter(ABC, Generic[Kernel]):
             scratch(f, kernel.products * size) for size in (kernel.kept_bytes, kernel.product_bytes)
         )
         is_by_channels = self.tile.split == "channels"
-        count = kernel.strips if is_by_channels else kernel.blocks
+        count = kernel.strips.count if is_by_channels else kernel.blocks
         span = (f.div(f.mul(share, count), shares), f.div(f.mul(f.add(share, 1), count), shares))
-        blocks, strips = ((0, kernel.blocks), span) if is_by_channels else (span, (0, kernel.strips))
+        blocks, strips = ((0, kernel.blocks), span) if is_by_channels else (span, (0, kernel.strips.count))
         self.loop(*blocks, lambda block: self._block(block, strips))
 
     def _block(self, block: Value, strips: tuple[Index, Index]) -> None:
@@ -172,20 +171,17 @@ class Emitter(ABC, Generic[Kernel]):
         self.gather(first, count)
 
         def strip(n: Value) -> None:
-            if self.full:
-                f.when(f.compare("slt", n, self.full), lambda: self._strip(first, count, n, self.tile.vectors))
-            if self.rest:
-                f.when(f.compare("sge", n, self.full), lambda: self._strip(first, count, n, self.rest))
+            self.kernel.strips.choose(f, n, lambda panel, vectors, _: self._strip(first, count, panel, vectors))
 
         self.loop(*strips, strip)
 
-    def _strip(self, first: Index, count: Index, n: Index, vectors: int) -> None:
+    def _strip(self, first: Index, count: Index, panel: Index, vectors: int) -> None:
         """All products of a block with one strip of weights, and the outputs from them."""
         f, kernel, R = self.f, self.kernel, self.tile.pixels
         whole, of_a_turn = kernel.depth // self.isa.lanes, vectors * self.vector_bytes
         size = kernel.depth * of_a_turn
-        of_a_strip = kernel.products * kernel.depth * self.tile.vectors * self.vector_bytes
-        weights, lines = f.at(self.pointers[WEIGHTS], f.mul(n, of_a_strip)), self._lines_ahead(size)
+        of_a_panel = kernel.products * kernel.depth * self.vector_bytes
+        weights, lines = f.at(self.pointers[WEIGHTS], f.mul(panel, of_a_panel)), self._lines_ahead(size)
 
         def product(k: Value) -> None:
             run = f.at(weights, f.mul(k, size))
@@ -201,7 +197,6 @@ class Emitter(ABC, Generic[Kernel]):
             self.loop(0, count, group, step=R)
 
         self.loop(0, kernel.products, product)
-        panel = f.mul(n, self.tile.vectors)
         self.loop(0, vectors, lambda v: self.outputs(first, count, (panel, vectors), v))
 
     def _lines_ahead(self, size: int) -> int:
@@ -229,11 +224,8 @@ class Emitter(ABC, Generic[Kernel]):
             for line in range(lines):
                 f.prefetch(ahead, f.add(f.mul(p, lines * LINE_BYTES), line * LINE_BYTES))
             for c in range(channels):
-                b = [f.load(self.kind, run, c * of_a_turn + v * self.vector_bytes) for v in range(vectors)]
-                for t in range(R):
-                    a = f.splat(f.load("float", values, t * self.vector_bytes + c * ITEM), self.isa.lanes)
-                    for v in range(vectors):
-                        sums[t * vectors + v] = f.fma(a, b[v], sums[t * vectors + v])
+                of_units = [f.at(values, t * self.vector_bytes + c * ITEM) for t in range(R)]
+                multiply(f, self.isa, of_units, run, c * of_a_turn, sums)
             return sums
 
         sums = [constant(0.0, self.isa.lanes)] * (R * vectors)

@@ -17,7 +17,7 @@ from separable.kernels.layout import ITEM, Layout
 from separable.kernels.products import Products
 from separable.kernels.strassen import Strassen
 from separable.kernels.winograd import Winograd
-from separable.runtime.tiles import SHAPES, convolutions, cycles, strip_cycles
+from separable.runtime.tiles import convolutions, cycles, shapes, strip_cycles
 from separable.spec import ConvSpec
 
 Maps = tuple[Layout, Layout, Layout | None]
@@ -79,23 +79,21 @@ def _best(forms: list[Form], isa: Isa, threads: int) -> list[Form]:
 def product_cycles(kernel: Products, isa: Isa, threads: int) -> float:
     """Predicted cycles of the busiest thread, times the threads."""
     tile = kernel.tile
-    full, rest = divmod(kernel.panels_out, tile.vectors)
-    strips = full * strip_cycles(tile.pixels, tile.vectors, kernel.depth, isa)
-    strips += strip_cycles(tile.pixels, rest, kernel.depth, isa) if rest else 0.0
+    strips = sum(strip_cycles(tile.pixels, width, kernel.depth, isa) for width, _ in kernel.strips.kinds)
     groups = -(-kernel.units // tile.pixels)
     if tile.split == "channels":
-        gathers, even = threads, -(-kernel.strips // threads) * threads / kernel.strips
+        gathers, even = threads, -(-kernel.strips.count // threads) * threads / kernel.strips.count
     else:
         gathers, even = 1, threads * min(1.0, -(-kernel.blocks // threads) * tile.block / groups)
     weights = ITEM * kernel.weight_floats(isa) * kernel.blocks
     vectors = kernel.units * kernel.products * (kernel.panels_in * gathers + kernel.panels_out)
     products = max(kernel.products * strips * groups, weights / FROM_MEMORY)
-    return products * even + TRANSFORMED[type(kernel)] * vectors
+    return products * even + TRANSFORMED[type(kernel)] * isa.passes * vectors
 
 
 def _tiles(form: Products, isa: Isa, threads: int) -> Iterator[Tile]:
     """Blocks of even size that the scratch memory holds: as many for each thread, or all of them for some channels."""
-    for pixels, vectors in dict.fromkeys((p, min(v, form.panels_out)) for p, v in SHAPES[isa.registers]):
+    for pixels, vectors in shapes(form.panels_out, isa):
         of_a_unit = form.products * isa.lanes * ITEM * (form.panels_in + vectors)
         by_channels = [("channels", 1)] if -(-form.panels_out // vectors) >= 2 * threads > 2 else []
         for split, together in (*by_channels, ("pixels", threads)):

@@ -6,7 +6,8 @@ Haswell. It need not be right, only put the best among the first few: measuring 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterable, Iterator
 
 from separable.kernels.catalogue import Kernel
 from separable.kernels.chain import Chain
@@ -40,20 +41,25 @@ SHAPES = {
         (1, 10): 0.60,
     },
     32: {
-        (14, 1): 0.93,
-        (14, 2): 0.99,
+        (14, 2): 0.93,
+        (12, 2): 0.94,
+        (10, 2): 0.94,
+        (8, 2): 0.95,
+        (7, 2): 0.95,
+        (14, 1): 0.98,
+        (12, 1): 0.98,
+        (8, 3): 0.98,
         (7, 3): 0.99,
-        (7, 4): 0.99,
-        (6, 4): 0.99,
-        (5, 5): 0.98,
-        (8, 2): 0.98,
-        (8, 3): 0.99,
-        (4, 4): 0.97,
-        (4, 6): 0.97,
-        (2, 8): 0.90,
+        (7, 4): 0.96,
+        (6, 4): 0.98,
+        (5, 4): 0.99,
+        (4, 4): 0.99,
+        (4, 5): 0.99,
+        (5, 5): 0.96,
+        (4, 6): 0.91,
+        (2, 8): 0.89,
         (1, 8): 0.60,
         (1, 12): 0.60,
-        (12, 2): 0.99,
     },
 }
 
@@ -89,27 +95,26 @@ def cycles(kernel: Convolution, isa: Isa, threads: int) -> float:
     """Predicted cycles of the busiest thread, times the threads."""
     spec, tile = kernel.spec, kernel.tile
     depth = spec.c_in // spec.groups * spec.kernel[0] * spec.kernel[1]
-    full, rest = divmod(kernel.per_group[1], tile.vectors)
     addressing = 0.0 if kernel.is_flat or kernel.is_rowwise else 2.0 * tile.pixels
     is_streamed = not tile.turns and depth * tile.vectors * isa.lanes * ITEM > FIRST_LEVEL
-    total = full * (
-        strip_cycles(tile.pixels, tile.vectors, depth, isa) * (STREAMED if is_streamed else 1.0) + addressing
+    total = sum(
+        strip_cycles(tile.pixels, width - is_narrow * (1 - 1 / isa.passes), depth, isa) + addressing
+        for width, is_narrow in kernel.strips.kinds
     )
-    if rest:
-        total += strip_cycles(tile.pixels, rest, depth, isa) + addressing
-    strips = (full + bool(rest)) * spec.groups
+    total *= STREAMED if is_streamed else 1.0
+    strips = kernel.strips.count * spec.groups
     units = strips if tile.split == "channels" else _pixel_tiles(kernel)
     return spec.groups * _pixel_tiles(kernel) * total * (-(-units // threads) * threads / units)
 
 
-def strip_cycles(pixels: int, vectors: int, depth: int, isa: Isa) -> float:
+def strip_cycles(pixels: int, vectors: float, depth: int, isa: Isa) -> float:
     """Cycles of one tile: multiply-adds, or the latency of four where too few are independent; its beginning and end.
 
-    A narrower strip at the end of the channels is not in the list of shapes.
+    A strip that is narrower than others need not be in the list of shapes.
     """
-    sums = pixels * vectors
-    share = SHAPES[isa.registers].get((pixels, vectors), 0.85)
-    return depth * max(sums / 2 / share, 4.0, (pixels + vectors) / 2) + 1.5 * sums + TILE_OVERHEAD
+    share = SHAPES[isa.registers].get((pixels, math.ceil(vectors)), 0.85)
+    passes = pixels * vectors * isa.passes
+    return depth * max(passes / 2 / share, 4.0, (pixels + vectors * isa.passes) / 2) + 1.5 * passes + TILE_OVERHEAD
 
 
 def shares(kernel: Kernel, threads: int) -> int:
@@ -118,7 +123,7 @@ def shares(kernel: Kernel, threads: int) -> int:
         return 1
     match kernel:
         case Convolution() if kernel.tile.split == "channels":
-            units, macs = -(-kernel.per_group[1] // kernel.tile.vectors) * kernel.spec.groups, kernel.spec.macs
+            units, macs = kernel.strips.count * kernel.spec.groups, kernel.spec.macs
         case Convolution():
             # Each share reads all weights: once for some tiles, and once a block where the cache does not hold them.
             worth = kernel.tile.block if kernel.spec.weights * ITEM > BLOCK_BYTES else 8
@@ -203,7 +208,7 @@ def _tiles(spec: ConvSpec, isa: Isa, threads: int) -> Iterator[Tile]:
     inputs = spec.c_in * spec.size[0] * spec.size[1]
     of_a_pixel = ITEM * spec.c_in // spec.groups * spec.stride[0] * spec.stride[1]
     count = spec.size_out[0] * spec.size_out[1]
-    for pixels, vectors in dict.fromkeys((p, min(v, panels_out)) for p, v in SHAPES[isa.registers]):
+    for pixels, vectors in shapes(panels_out, isa):
         strips = -(-panels_out // vectors) * spec.groups
         if spec.groups > 1 and panels_out % vectors:
             continue
@@ -214,6 +219,11 @@ def _tiles(spec: ConvSpec, isa: Isa, threads: int) -> Iterator[Tile]:
         block = -(-tiles // -(-tiles * pixels * of_a_pixel // BLOCK_BYTES))  # even ones
         for turns in _chunks(spec, vectors, isa) if block > 1 else (0,):
             yield Tile(pixels=pixels, vectors=vectors, block=block, split=split, turns=turns)
+
+
+def shapes(panels_out: int, isa: Isa) -> Iterable[tuple[int, int]]:
+    """(pixels, vectors) of the tiles for so many panels, each with the vectors of its widest strip."""
+    return dict.fromkeys((p, -(-panels_out // -(-panels_out // v))) for p, v in SHAPES[isa.registers])
 
 
 def _chunks(spec: ConvSpec, vectors: int, isa: Isa) -> tuple[int, ...]:
