@@ -111,11 +111,11 @@ class _Emitter:
     def write(self, f: Function, parameters: list[Value]) -> None:
         arguments, share, shares, _ = parameters
         self.f = f
+        # Shares are even, whatever the bands: seven bands for two threads would be three and four.
+        tall = max((link.rows for link in self.links if isinstance(link, Depthwise)), default=1)
         height = self.kernel.spec.size_out[0]
-        bands = -(-height // self.kernel.rows)
-        first, last = (
-            f.least(f.mul(f.div(f.mul(f.add(share, i), bands), shares), self.kernel.rows), height) for i in (0, 1)
-        )
+        units = -(-height // tall)
+        first, last = (f.least(f.mul(f.div(f.mul(f.add(share, i), units), shares), tall), height) for i in (0, 1))
         self.rings = [self._memory(ITEM * link.target.floats) for link in self.links[:-1]]
         self.arguments = [self._memory(8 * OF_A_LINK) for _ in self.links]
         for i in range(len(self.links)):
