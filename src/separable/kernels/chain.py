@@ -68,6 +68,16 @@ class Chain:
         """The map that the last link writes."""
         return self.links[-1].target
 
+    @property
+    def tall(self) -> int:
+        """Rows that stay together: a tile of the depthwise link."""
+        return max((link.rows for link in self.links if isinstance(link, Depthwise)), default=1)
+
+    @property
+    def row_tiles(self) -> int:
+        """What threads share out."""
+        return -(-self.spec.size_out[0] // self.tall)
+
     def __str__(self) -> str:
         return " then ".join(str(link.spec) for link in self.links)
 
@@ -112,10 +122,8 @@ class _Emitter:
         arguments, share, shares, _ = parameters
         self.f = f
         # Shares are even, whatever the bands: seven bands for two threads would be three and four.
-        tall = max((link.rows for link in self.links if isinstance(link, Depthwise)), default=1)
-        height = self.kernel.spec.size_out[0]
-        units = -(-height // tall)
-        first, last = (f.least(f.mul(f.div(f.mul(f.add(share, i), units), shares), tall), height) for i in (0, 1))
+        tall, tiles, height = self.kernel.tall, self.kernel.row_tiles, self.kernel.spec.size_out[0]
+        first, last = (f.least(f.mul(f.div(f.mul(f.add(share, i), tiles), shares), tall), height) for i in (0, 1))
         self.rings = [self._memory(ITEM * link.target.floats) for link in self.links[:-1]]
         self.arguments = [self._memory(8 * OF_A_LINK) for _ in self.links]
         for i in range(len(self.links)):

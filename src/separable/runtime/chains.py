@@ -45,7 +45,11 @@ def find_chains(network: Network, readers: Mapping[str, Sequence[Node]]) -> dict
 
 
 def chain_of(
-    nodes: Sequence[Node], maps: tuple[Layout, Layout, Layout | None], isa: Isa, apart: Sequence[Weighted]
+    nodes: Sequence[Node],
+    maps: tuple[Layout, Layout, Layout | None],
+    isa: Isa,
+    threads: int,
+    apart: Sequence[Weighted],
 ) -> Chain | None:
     """The chain of ``nodes`` in the highest bands that the cache holds; None where it cannot pay.
 
@@ -53,7 +57,7 @@ def chain_of(
     """
     if _largest_between(apart) < WORTH_BYTES:
         return None
-    found = (_chain(nodes, maps, isa, rows) for rows in BANDS)
+    found = (_chain(nodes, maps, isa, threads, rows) for rows in BANDS)
     return next((chain for chain in found if chain), None)
 
 
@@ -67,7 +71,9 @@ def _largest_between(apart: Sequence[Weighted]) -> int:
     return max(link.target.floats for link in apart[:-1]) * ITEM
 
 
-def _chain(nodes: Sequence[Node], maps: tuple[Layout, Layout, Layout | None], isa: Isa, rows: int) -> Chain | None:
+def _chain(
+    nodes: Sequence[Node], maps: tuple[Layout, Layout, Layout | None], isa: Isa, threads: int, rows: int
+) -> Chain | None:
     specs = [node.operator.spec for node in nodes if isinstance(node.operator, Convolve)]
     if rows > specs[-1].size_out[0]:
         return None
@@ -82,28 +88,26 @@ def _chain(nodes: Sequence[Node], maps: tuple[Layout, Layout, Layout | None], is
     for i, node in enumerate(nodes):
         is_last = i == len(nodes) - 1
         source, target = (maps[0], *rings)[i], (*rings, maps[1])[i]
-        link = _link(node, (source, target, maps[2] if is_last else None), isa, rows)
+        link = _link(node, (source, target, maps[2] if is_last else None), isa, threads, rows)
         if link is None:
             return None
         links.append(link)
     return Chain(links=tuple(links), rows=rows)
 
 
-def _link(node: Node, maps: tuple[Layout, Layout, Layout | None], isa: Isa, rows: int) -> Link | None:
-    """The best kernel by the cost model among those that go by rows."""
+def _link(node: Node, maps: tuple[Layout, Layout, Layout | None], isa: Isa, threads: int, rows: int) -> Link | None:
+    """The best kernel by the cost model among those that go by rows; a depthwise one that gives all threads as many."""
     operator = node.operator
     if not isinstance(operator, Convolve):
         return None
     spec = operator.spec
     if operator.is_depthwise:
-        return next(
-            (
-                kernel
-                for kernel in tiles.depthwise(spec, maps, node.activation, isa, 1)
-                if rows % kernel.rows == spec.size_out[0] % kernel.rows == 0 and kernel.is_unrolled
-            ),
-            None,
+        suitable = (
+            kernel
+            for kernel in tiles.depthwise(spec, maps, node.activation, isa, 1)
+            if rows % kernel.rows == spec.size_out[0] % kernel.rows == 0 and kernel.is_unrolled
         )
+        return min(suitable, key=lambda kernel: spec.size_out[0] // kernel.rows % threads != 0, default=None)
     return next(
         (
             kernel

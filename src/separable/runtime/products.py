@@ -17,7 +17,7 @@ from separable.kernels.layout import ITEM, Layout
 from separable.kernels.products import Products
 from separable.kernels.strassen import Strassen
 from separable.kernels.winograd import Winograd
-from separable.runtime.tiles import convolutions, cycles, shapes, strip_cycles
+from separable.runtime.tiles import convolutions, cycles, imbalance, shapes, strip_cycles
 from separable.spec import ConvSpec
 
 Maps = tuple[Layout, Layout, Layout | None]
@@ -80,15 +80,11 @@ def product_cycles(kernel: Products, isa: Isa, threads: int) -> float:
     """Predicted cycles of the busiest thread, times the threads."""
     tile = kernel.tile
     strips = sum(strip_cycles(tile.pixels, width, kernel.depth, isa) for width, _ in kernel.strips.kinds)
-    groups = -(-kernel.units // tile.pixels)
-    if tile.split == "channels":
-        gathers, even = threads, -(-kernel.strips.count // threads) * threads / kernel.strips.count
-    else:
-        gathers, even = 1, threads * min(1.0, -(-kernel.blocks // threads) * tile.block / groups)
+    groups, gathers = -(-kernel.units // tile.pixels), threads if tile.split == "channels" else 1
     weights = ITEM * kernel.weight_floats(isa) * kernel.blocks
     vectors = kernel.units * kernel.products * (kernel.panels_in * gathers + kernel.panels_out)
     products = max(kernel.products * strips * groups, weights / FROM_MEMORY)
-    return products * even + TRANSFORMED[type(kernel)] * isa.passes * vectors
+    return products * imbalance(kernel, threads) + TRANSFORMED[type(kernel)] * isa.passes * vectors
 
 
 def _tiles(form: Products, isa: Isa, threads: int) -> Iterator[Tile]:

@@ -305,7 +305,7 @@ class _Scheduler:
             self._lay_out(node.name, node.shape, node)
             apart.append(self._kernel(node))
         maps = (self._maps(nodes[0])[0], *self._maps(nodes[-1])[1:])
-        chain = chain_of(nodes, maps, self.isa, apart)
+        chain = chain_of(nodes, maps, self.isa, self.threads, apart)
         ways: list[Kernels] = [tuple(apart)] + ([(chain,)] if chain else [])
         if is_expected_to_pay(apart):
             ways.reverse()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
+from itertools import pairwise
 
 from separable.kernels.catalogue import Kernel
 from separable.kernels.chain import Chain
@@ -102,9 +103,36 @@ def cycles(kernel: Convolution, isa: Isa, threads: int) -> float:
         for width, is_narrow in kernel.strips.kinds
     )
     total *= STREAMED if is_streamed else 1.0
-    strips = kernel.strips.count * spec.groups
-    units = strips if tile.split == "channels" else _pixel_tiles(kernel)
-    return spec.groups * _pixel_tiles(kernel) * total * (-(-units // threads) * threads / units)
+    return spec.groups * _pixel_tiles(kernel) * total * imbalance(kernel, threads)
+
+
+def imbalance(kernel: Kernel | Products, threads: int) -> float:
+    """How many times as long the busiest thread takes as if all had as much."""
+    match kernel:
+        case Convolution() if kernel.tile.split == "channels":
+            most = _most([width for width, _ in kernel.strips.kinds] * kernel.spec.groups, threads)
+            return most * threads / (kernel.per_group[1] * kernel.spec.groups)
+        case Products() if kernel.tile.split == "channels":
+            return _most([width for width, _ in kernel.strips.kinds], threads) * threads / kernel.panels_out
+        case Products():  # the last block may be smaller
+            return threads * min(1.0, -(-kernel.blocks // threads) * kernel.capacity / kernel.units)
+        case Convolution():
+            units = _pixel_tiles(kernel)
+        case Depthwise() if kernel.split == "channels":
+            units = kernel.source.panels * kernel.multiplier
+        case Depthwise():
+            units = -(-kernel.spec.size_out[0] // kernel.rows)
+        case Chain():
+            units = kernel.row_tiles
+        case _:
+            return 1.0
+    return -(-units // threads) * threads / units
+
+
+def _most(widths: list[int], threads: int) -> int:
+    """Of the busiest thread, when each has as many strips."""
+    bounds = [t * len(widths) // threads for t in range(threads + 1)]
+    return max(sum(widths[first:last]) for first, last in pairwise(bounds))
 
 
 def strip_cycles(pixels: int, vectors: float, depth: int, isa: Isa) -> float:

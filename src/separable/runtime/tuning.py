@@ -29,7 +29,7 @@ from separable.kernels.isa import Isa
 from separable.kernels.jit import Library, cache_folder, object_code
 from separable.kernels.layout import ITEM
 from separable.kernels.products import Products
-from separable.runtime.tiles import shares
+from separable.runtime.tiles import imbalance, shares
 
 CANDIDATES = 4
 CLEARLY = 0.98  # of the time of the first: a smaller gain may be noise
@@ -52,25 +52,26 @@ class Tuner:
             return ways[0]
         shortlist = ways[:CANDIDATES]
         meeting = MEETING * self.threads if self.threads > 1 else 0.0
-        measured = zip(shortlist, self._seconds(shortlist), strict=True)
+        warm = self._seconds(shortlist)
         seconds = [
-            warm + sum(meeting + WEIGHT * _weight_bytes(kernel, self.isa) for kernel in kernels)
-            for kernels, warm in measured
+            sum(
+                warm[kernel] * imbalance(kernel, self.threads) + meeting + WEIGHT * _weight_bytes(kernel, self.isa)
+                for kernel in kernels
+            )
+            for kernels in shortlist
         ]
         best = min(range(len(shortlist)), key=seconds.__getitem__)
         return shortlist[best if seconds[best] < CLEARLY * seconds[0] else 0]
 
-    def _seconds(self, ways: Sequence[tuple[Kernel, ...]]) -> list[float]:
-        """Of each way on one thread: from the disk, else measured and kept."""
-        path, names = self._path(ways), [" ".join(map(name_of, kernels)) for kernels in ways]
+    def _seconds(self, ways: Sequence[tuple[Kernel, ...]]) -> dict[Kernel, float]:
+        """Of each kernel on one thread: from the disk, else measured and kept."""
+        path, kernels = self._path(ways), list(dict.fromkeys(kernel for way in ways for kernel in way))
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
             kept = json.loads(path.read_text(encoding="utf-8"))["seconds"]
-            return [float(kept[name]) for name in names]
-        parts = list(dict.fromkeys(kernel for kernels in ways for kernel in kernels))
-        by_part = dict(zip(parts, self.measure(parts), strict=True))
-        seconds = [sum(by_part[kernel] for kernel in kernels) for kernels in ways]
-        _keep(path, {"seconds": dict(zip(names, seconds, strict=True))})
-        return seconds
+            return {kernel: float(kept[name_of(kernel)]) for kernel in kernels}
+        seconds = self.measure(kernels)
+        _keep(path, {"seconds": {name_of(kernel): s for kernel, s in zip(kernels, seconds, strict=True)}})
+        return dict(zip(kernels, seconds, strict=True))
 
     def measure(self, kernels: Sequence[Kernel]) -> list[float]:
         """Seconds of each kernel on one thread: the least of several rounds, taken in turns."""
