@@ -17,6 +17,7 @@ from typing import Any
 
 import llvmlite.binding as llvm
 import numpy as np
+from places import of_this_processor
 
 from separable.cost.clock import compare
 from separable.kernels.catalogue import name_of, source_of
@@ -49,7 +50,7 @@ HEAD = (
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, default=Path(__file__).with_name("results") / "depthwise.json")
+    parser.add_argument("--out", type=Path, default=of_this_processor("depthwise"))
     options = parser.parse_args()
     isa = host()
     results = [measured(ConvSpec(c, c, 3, (n, n), padding=1, groups=c, stride=s), isa) for c, n, s in LAYERS]

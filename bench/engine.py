@@ -32,6 +32,7 @@ import llvmlite.binding as llvm
 import numpy as np
 import torch
 import upsampling
+from places import of_this_processor
 from runtimes import PEAK_MACS
 from torch import nn
 
@@ -318,7 +319,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--prepare", action="store_true", help="only write what the runtimes read")
     parser.add_argument("--more", action="store_true", help="leave out what the results hold already")
     parser.add_argument("--within", type=float, default=math.inf, help="seconds after which nothing new is begun")
-    parser.add_argument("--out", type=Path, default=Path(__file__).with_name("results") / "engine.json")
+    parser.add_argument("--out", type=Path, default=of_this_processor("engine"))
     return parser.parse_args()
 
 

@@ -24,6 +24,7 @@ from typing import Any
 import llvmlite.binding as llvm
 import torch
 from engine import EXPORTS, PEERS, export, prepare, race, start
+from places import of_this_processor
 from torch import nn
 
 from separable import models
@@ -33,7 +34,6 @@ POINTS = [(32, 112), (64, 112), (64, 56), (128, 56), (128, 28), (256, 28), (256,
 KERNELS = (3, 5)
 # A case that spreads more was disturbed by other work.
 UNREST = 1.3
-FIGURE = Path(__file__).parents[1] / "docs" / "figures" / "realised.png"
 # Okabe and Ito's colours, told apart by the colour-blind, each with a marker of its own.
 LOOKS = {
     "separable": ("#D55E00", "o"),
@@ -239,7 +239,7 @@ def main() -> None:
     parser.add_argument("--draw", action="store_true", help="only draw what was measured")
     parser.add_argument("--more", action="store_true", help="only what the results do not hold, or hold disturbed")
     parser.add_argument("--within", type=float, default=math.inf, help="seconds after which nothing new is begun")
-    parser.add_argument("--out", type=Path, default=Path(__file__).with_name("results") / "realised.json")
+    parser.add_argument("--out", type=Path, default=of_this_processor("realised"))
     options = parser.parse_args()
     if options.prepare:
         _prepare(options)
@@ -247,7 +247,7 @@ def main() -> None:
     if not options.draw:
         _measure(options)
     points = _points(options.out)
-    draw(points, FIGURE)
+    draw(points, options.out.with_suffix(".png"))
     options.out.with_suffix(".md").write_text(table(points), encoding="utf-8")
 
 

@@ -137,11 +137,13 @@ def main() -> None:
         runtime, name, threads, path = sys.argv[2:]
         print(json.dumps(child(runtime, name, int(threads), Path(path))))
         return
+    from places import of_this_processor
+
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--networks", nargs="+", default=list(NETWORKS), choices=NETWORKS)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--peers", default=sys.executable, help="a Python that has ONNX Runtime installed")
-    parser.add_argument("--out", type=Path, default=Path(__file__).with_name("results") / "start.json")
+    parser.add_argument("--out", type=Path, default=of_this_processor("start"))
     options = parser.parse_args()
     for name in options.networks:
         with tempfile.TemporaryDirectory() as cache:
