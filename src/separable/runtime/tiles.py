@@ -206,7 +206,11 @@ def depthwise(
         ((2, 4), (1, 7), (2, 3), (2, 5), (3, 3)) if max(spec.stride) == 1 else ((2, 2), (1, 7), (2, 3), (1, 4), (2, 4))
     )
     if isa.registers == 32:
-        shapes = ((2, 4), (2, 5), (1, 7), (2, 7)) if max(spec.stride) == 1 else ((2, 4), (1, 7), (2, 2), (2, 7), (2, 3))
+        shapes = (
+            ((2, 4), (2, 5), (1, 7), (2, 7), (2, 3))
+            if max(spec.stride) == 1
+            else ((2, 4), (1, 7), (2, 2), (2, 7), (2, 3))
+        )
     out_h, out_w = spec.size_out
     found = []
     for rows, columns in dict.fromkeys((min(r, out_h), min(c, out_w)) for r, c in shapes):
