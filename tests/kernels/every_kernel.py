@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from guarded import Constants, Inputs, given
@@ -55,6 +55,7 @@ def layers(isa: Isa) -> list[Weighted]:
     chunked = Tile(pixels=4, vectors=2, block=3, turns=2)
     found: list[Weighted] = [
         Convolution(**maps(ConvSpec(40, 70, 1, (9, 9)), isa), tile=TILE),
+        Convolution(**maps(ConvSpec(40, 34, 1, (9, 9)), isa), tile=replace(TILE, ends_in_half=True), activation=RELU),
         Convolution(**maps(ConvSpec(80, 48, 1, (7, 7)), isa), tile=chunked, activation=RELU),
         Convolution(**maps(ConvSpec(100, 33, 1, 1), isa), tile=Tile(pixels=1, vectors=2, block=1, split="channels")),
         Convolution(**maps(dense, isa), tile=TILE),

@@ -78,6 +78,20 @@ def test_sums_are_kept_between_chunks_of_the_walk(turns: int, kernel: int, isa: 
         agrees(kernel_for(spec, isa, tile, BORDER, **options), isa, threads=2)
 
 
+@pytest.mark.parametrize("whole", [0, 1, 4])
+@pytest.mark.parametrize("vectors", [1, 2, 3])
+@pytest.mark.parametrize("turns", [0, 2])
+def test_the_last_vector_may_be_half_a_one(whole: int, vectors: int, turns: int, isa: Isa) -> None:
+    half = isa.lanes // 2
+    for pixels, rest, split in ((2, 1, "pixels"), (6, half, "channels")):
+        spec = ConvSpec(5 * isa.lanes, whole * isa.lanes + rest, 1, (7, 7))
+        tile = Tile(pixels=pixels, vectors=vectors, block=3, split=split, turns=turns, ends_in_half=True)
+        beside = layout(spec.c_out, (7, 7), isa, BORDER)
+        for is_rowwise in (True, False):
+            options = {"residual": beside, "activation": Activation(kind="relu"), "is_rowwise": is_rowwise}
+            agrees(kernel_for(spec, isa, tile, BORDER, **options), isa, threads=2)
+
+
 @pytest.mark.parametrize("split", ["pixels", "channels"])
 @pytest.mark.parametrize("threads", [2, 3, 7])
 def test_threads_share_all_of_the_work(split: str, threads: int, isa: Isa) -> None:

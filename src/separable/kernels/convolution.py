@@ -32,6 +32,7 @@ class Tile:
 
     ``turns`` of the walk are done for all tiles of a block before the next ones, so that their weights stay in the
     first-level cache; 0 means all. ``split`` says what threads share out: ``"pixels"`` or ``"channels"``.
+    ``ends_in_half``: of the last vector of channels no more than half is used, and computed.
     """
 
     pixels: int
@@ -39,6 +40,7 @@ class Tile:
     block: int
     split: str = "pixels"
     turns: int = 0
+    ends_in_half: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,9 +68,7 @@ class Convolution:
     @property
     def strips(self) -> Strips:
         """Of the output channels of a group."""
-        lanes = self.target.lanes
-        rest = self.spec.c_out // self.spec.groups % lanes
-        return Strips(self.per_group[1], self.tile.vectors, is_narrow=lanes == WIDE and 0 < rest <= WIDE // 2)
+        return Strips(self.per_group[1], self.tile.vectors, ends_in_half=self.tile.ends_in_half)
 
     @property
     def columns(self) -> int:
@@ -174,7 +174,6 @@ class Walk:
 
 
 MAX_UNROLL = 32
-WIDE = 16  # lanes of a vector of which half takes half the time, on processors that do the halves after each other
 LINE_BYTES, MAX_AHEAD = 64, 4
 
 
@@ -257,11 +256,11 @@ class _Emitter:
     def _strip(self, block: tuple[Value, Index], group: Index, strip: tuple[Index, int, bool]) -> None:
         """All tiles of pixels of a block, for one strip of channels."""
         f, lanes = self.f, self.isa.lanes
-        (first, last), (begin, vectors, is_narrow) = block, strip
+        (first, last), (begin, vectors, ends_in_half) = block, strip
         panel = f.add(f.mul(group, self.panels_out), begin)
         run = f.mul(panel, self.depth * lanes * ITEM)
         weights = f.at(self.pointers[WEIGHTS], run)
-        kinds = [vector(lanes)] * (vectors - is_narrow) + [vector(lanes // 2)] * is_narrow
+        kinds = [vector(lanes)] * (vectors - ends_in_half) + [vector(lanes // 2)] * ends_in_half
         of_strip = f.at(self.pointers[BIAS], f.mul(panel, lanes * ITEM))
         bias = [f.load(kind, of_strip, v * lanes * ITEM) for v, kind in enumerate(kinds)]
         source = f.at(self.pointers[SOURCE], f.mul(group, self.panels_in * self.kernel.source.panel * ITEM))
@@ -415,7 +414,7 @@ class _Emitter:
         for r, (place, side) in enumerate(places):
             for v in range(vectors):
                 x = accumulators[r * vectors + v]
-                if x.lanes < lanes:  # the other half is zero
+                if x.lanes < lanes:
                     x = f.shuffle(x, constant(0.0, x.lanes), range(lanes))
                 if residual is not None:
                     x = f.float("fadd", x, f.load(vector(lanes), beside, f.add(side, ITEM * v * residual.panel)))

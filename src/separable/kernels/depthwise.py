@@ -184,6 +184,8 @@ class _Emitter:
         kind = vector(self.isa.lanes)
         sums = [bias] * (self.rows * columns)
         for iy in sorted({r * s_h + ky * d_h for r in range(self.rows) for ky in range(k_h)}):
+            if self.rows == self.out_h and not self._is_inside(0, iy):
+                continue
             touched = [(r, ky) for r in range(self.rows) for ky in range(k_h) if r * s_h + ky * d_h == iy]
             w = {
                 (ky, kx): f.load(kind, weights, ITEM * self.isa.lanes * (ky * k_w + kx))
@@ -192,6 +194,8 @@ class _Emitter:
             }
             down = 0 if iy in corners else iy * self.kernel.source.row
             for ix in sorted({c * s_w + kx * d_w for c in range(columns) for kx in range(k_w)}):
+                if columns == self.out_w and not self._is_inside(1, ix):
+                    continue
                 value = f.load(kind, corners.get(iy, corners[0]), ITEM * (down + ix * self.kernel.source.pixel))
                 for r, ky in touched:
                     for c in range(columns):
@@ -200,6 +204,10 @@ class _Emitter:
                             i = r * columns + c
                             sums[i] = f.fma(value, w[ky, kx], sums[i])
         return sums
+
+    def _is_inside(self, axis: int, i: int) -> bool:
+        """Whether a tile as long as the map reads pixels of it at ``i``, and not the zeros around them."""
+        return 0 <= i - self.kernel.spec.padding[axis][0] < self.kernel.spec.size[axis]
 
     def _looped(self, corners: dict[int, Value], columns: int, weights: Value, bias: Value) -> list[Value]:
         f, spec, source = self.f, self.kernel.spec, self.kernel.source

@@ -207,7 +207,7 @@ class Function:
         self.lines.append(f"  call void @llvm.prefetch.p0(ptr {self.at(pointer, offset).name}, i32 0, i32 3, i32 1)")
 
     def opaque(self, x: Value) -> Value:
-        """The same value, of which LLVM forgets how it was made; x86 only."""
+        """The same value, of which LLVM forgets how it was made; for vectors that x86 has registers for."""
         return self._emit(f'call {x.type} asm "", "=v,0"({x.type} {x.name})', x.type)
 
     def hold(self) -> None:

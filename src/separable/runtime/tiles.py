@@ -99,8 +99,8 @@ def cycles(kernel: Convolution, isa: Isa, threads: int) -> float:
     addressing = 0.0 if kernel.is_flat or kernel.is_rowwise else 2.0 * tile.pixels
     is_streamed = not tile.turns and depth * tile.vectors * isa.lanes * ITEM > FIRST_LEVEL
     total = sum(
-        strip_cycles(tile.pixels, width - is_narrow * (1 - 1 / isa.passes), depth, isa) + addressing
-        for width, is_narrow in kernel.strips.kinds
+        strip_cycles(tile.pixels, width - is_halved / 2, depth, isa) + addressing
+        for width, is_halved in kernel.strips.kinds
     )
     total *= STREAMED if is_streamed else 1.0
     return spec.groups * _pixel_tiles(kernel) * total * imbalance(kernel, threads)
@@ -209,7 +209,7 @@ def depthwise(
         shapes = (
             ((2, 4), (2, 5), (1, 7), (2, 7), (2, 3))
             if max(spec.stride) == 1
-            else ((2, 4), (1, 7), (2, 2), (2, 7), (2, 3))
+            else ((2, 4), (1, 7), (4, 4), (2, 2), (2, 7))
         )
     out_h, out_w = spec.size_out
     found = []
@@ -236,6 +236,7 @@ def _tiles(spec: ConvSpec, isa: Isa, threads: int) -> Iterator[Tile]:
     inputs = spec.c_in * spec.size[0] * spec.size[1]
     of_a_pixel = ITEM * spec.c_in // spec.groups * spec.stride[0] * spec.stride[1]
     count = spec.size_out[0] * spec.size_out[1]
+    ends_in_half = isa.passes > 1 and 0 < spec.c_out // spec.groups % isa.lanes <= isa.lanes // 2
     for pixels, vectors in shapes(panels_out, isa):
         strips = -(-panels_out // vectors) * spec.groups
         if spec.groups > 1 and panels_out % vectors:
@@ -246,7 +247,7 @@ def _tiles(spec: ConvSpec, isa: Isa, threads: int) -> Iterator[Tile]:
         tiles = -(-count // pixels)
         block = -(-tiles // -(-tiles * pixels * of_a_pixel // BLOCK_BYTES))  # even ones
         for turns in _chunks(spec, vectors, isa) if block > 1 else (0,):
-            yield Tile(pixels=pixels, vectors=vectors, block=block, split=split, turns=turns)
+            yield Tile(pixels=pixels, vectors=vectors, block=block, split=split, turns=turns, ends_in_half=ends_in_half)
 
 
 def shapes(panels_out: int, isa: Isa) -> Iterable[tuple[int, int]]:
