@@ -111,11 +111,16 @@ class Convolution:
             return [w for w in walks if w.outer and w.inner]
         whole, rest = divmod(channels, source.lanes)
         panel = ITEM * source.panel
-        lanes = source.lanes
+        lanes, step = source.lanes, channels_a_turn(source.lanes)
         walks = [
             Walk(
-                outer=tuple((y, x, lanes * p, move[y, x] + p * panel) for y, x in taps for p in range(whole)),
-                inner=tuple((0, c, ITEM * c) for c in range(lanes)),
+                outer=tuple(
+                    (y, x, lanes * p + c, move[y, x] + p * panel + ITEM * c)
+                    for y, x in taps
+                    for p in range(whole)
+                    for c in range(0, lanes, step)
+                ),
+                inner=tuple((0, c, ITEM * c) for c in range(step)),
             ),
             Walk(
                 outer=tuple((y, x, lanes * whole, move[y, x] + whole * panel) for y, x in taps),
@@ -171,6 +176,11 @@ class Walk:
 
     outer: tuple[tuple[int, int, int, int], ...]
     inner: tuple[tuple[int, int, int], ...]
+
+
+def channels_a_turn(lanes: int) -> int:
+    """Input channels of a turn of the walk over panels; more of them only take LLVM longer."""
+    return min(lanes, 8)
 
 
 MAX_UNROLL = 32

@@ -15,7 +15,7 @@ from typing import Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from separable.kernels.convolution import LINE_BYTES, MAX_AHEAD, WEIGHTS, Floats, Tile
+from separable.kernels.convolution import LINE_BYTES, MAX_AHEAD, WEIGHTS, Floats, Tile, channels_a_turn
 from separable.kernels.epilogue import NONE, Activation
 from separable.kernels.ir import Function, Index, Value, constant, vector
 from separable.kernels.isa import Isa
@@ -141,6 +141,8 @@ class Emitter(ABC, Generic[Kernel]):
     def __init__(self, kernel: Kernel, isa: Isa) -> None:
         self.kernel, self.isa, self.tile = kernel, isa, kernel.tile
         self.kind, self.vector_bytes = vector(isa.lanes), isa.lanes * ITEM
+        self.step = channels_a_turn(isa.lanes)
+        self.turns = kernel.depth // isa.lanes * (isa.lanes // self.step)
 
     @abstractmethod
     def gather(self, first: Index, count: Index) -> None:
@@ -178,8 +180,8 @@ class Emitter(ABC, Generic[Kernel]):
     def _strip(self, first: Index, count: Index, panel: Index, vectors: int) -> None:
         """All products of a block with one strip of weights, and the outputs from them."""
         f, kernel, R = self.f, self.kernel, self.tile.pixels
-        whole, of_a_turn = kernel.depth // self.isa.lanes, vectors * self.vector_bytes
-        size = kernel.depth * of_a_turn
+        of_a_channel = vectors * self.vector_bytes
+        size = kernel.depth * of_a_channel
         of_a_panel = kernel.products * kernel.depth * self.vector_bytes
         weights, lines = f.at(self.pointers[WEIGHTS], f.mul(panel, of_a_panel)), self._lines_ahead(size)
 
@@ -190,9 +192,9 @@ class Emitter(ABC, Generic[Kernel]):
             products = f.at(self.products, f.mul(k, kernel.product_bytes))
 
             def group(t: Value) -> None:
-                ahead = f.at(run, f.add(f.mul(f.div(t, R), whole * lines * LINE_BYTES), size))
+                ahead = f.at(run, f.add(f.mul(f.div(t, R), self.turns * lines * LINE_BYTES), size))
                 sums = self._sums(f.at(kept, f.mul(f.div(t, R), of_a_group)), (run, ahead, lines), vectors)
-                self.store(sums, f.at(products, f.mul(t, of_a_turn)), self.vector_bytes)
+                self.store(sums, f.at(products, f.mul(t, of_a_channel)), self.vector_bytes)
 
             self.loop(0, count, group, step=R)
 
@@ -206,7 +208,7 @@ class Emitter(ABC, Generic[Kernel]):
         the speed of the implicit GEMM.
         """
         groups = -(-min(self.kernel.capacity, self.kernel.units) // self.tile.pixels)
-        room = LINE_BYTES * groups * max(1, self.kernel.depth // self.isa.lanes)
+        room = LINE_BYTES * groups * max(1, self.turns)
         return min(MAX_AHEAD, -(-size // room)) if 2 * size >= room else 0
 
     def _sums(self, kept: Value, strip: tuple[Value, Value, int], vectors: int) -> list[Value]:
@@ -215,23 +217,25 @@ class Emitter(ABC, Generic[Kernel]):
         ``strip``: its weights, where to fetch ahead, and how many lines a turn.
         """
         f, R, (weights, ahead, lines) = self.f, self.tile.pixels, strip
-        whole, rest = divmod(self.kernel.depth, self.isa.lanes)
-        of_a_turn = vectors * self.vector_bytes
+        of_a_channel, of_a_panel = vectors * self.vector_bytes, self.isa.lanes // self.step
 
-        def panel(p: Index, channels: int, sums: list[Value]) -> list[Value]:
-            values = f.at(kept, f.mul(p, R * self.vector_bytes))
-            run = f.at(weights, f.mul(p, self.isa.lanes * of_a_turn))
+        def turn(i: Index, channels: int, sums: list[Value]) -> list[Value]:
+            place = f.add(
+                f.mul(f.div(i, of_a_panel), R * self.vector_bytes), f.mul(f.rem(i, of_a_panel), self.step * ITEM)
+            )
+            values, run = f.at(kept, place), f.at(weights, f.mul(i, self.step * of_a_channel))
             for line in range(lines):
-                f.prefetch(ahead, f.add(f.mul(p, lines * LINE_BYTES), line * LINE_BYTES))
+                f.prefetch(ahead, f.add(f.mul(i, lines * LINE_BYTES), line * LINE_BYTES))
             for c in range(channels):
                 of_units = [f.at(values, t * self.vector_bytes + c * ITEM) for t in range(R)]
-                multiply(f, self.isa, of_units, run, c * of_a_turn, sums)
+                multiply(f, self.isa, of_units, run, c * of_a_channel, sums)
             return sums
 
         sums = [constant(0.0, self.isa.lanes)] * (R * vectors)
-        if whole:
-            sums = f.loop(0, whole, lambda p, sums: panel(p, self.isa.lanes, sums), carried=sums)
-        return panel(whole, rest, sums) if rest else sums
+        if self.turns:
+            sums = f.loop(0, self.turns, lambda i, sums: turn(i, self.step, sums), carried=sums)
+        rest = self.kernel.depth % self.isa.lanes
+        return turn(self.turns, rest, sums) if rest else sums
 
     def product_at(self, unit: Value, v: Value, vectors: int) -> Value:
         """The first product of a unit with panel ``v`` of a strip of so many."""

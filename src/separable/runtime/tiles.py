@@ -12,7 +12,7 @@ from itertools import pairwise
 
 from separable.kernels.catalogue import Kernel
 from separable.kernels.chain import Chain
-from separable.kernels.convolution import Convolution, Tile
+from separable.kernels.convolution import Convolution, Tile, channels_a_turn
 from separable.kernels.depthwise import Depthwise
 from separable.kernels.epilogue import Activation
 from separable.kernels.isa import Isa
@@ -261,7 +261,7 @@ def _chunks(spec: ConvSpec, vectors: int, isa: Isa) -> tuple[int, ...]:
     size = channels * taps * vectors * isa.lanes * ITEM
     if size <= FIRST_LEVEL or channels % isa.lanes:
         return (0,)
-    turns = taps * channels // isa.lanes
+    turns = taps * channels // channels_a_turn(isa.lanes)
     return (0, -(-turns // -(-size // CHUNK_BYTES)))
 
 
