@@ -5,7 +5,7 @@ over all outputs. Beyond the limit both are compared with float64. What was left
 run at four sizes, all others at their own; batches are 1, 3 and 16. Weights are random. A forward of a clip that would
 take more than ``MOST_MACS`` is run on a smaller one, which the table says. Rows that the file holds already are kept:
 
-    python bench/agreement.py --out bench/results/agreement.json
+    python bench/agreement.py
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from places import of_this_processor
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
@@ -170,7 +171,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--networks", nargs="+", default=every, choices=every)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--out", type=Path, default=Path(__file__).with_name("results") / "agreement.json")
+    parser.add_argument("--out", type=Path, default=of_this_processor("agreement"))
     options = parser.parse_args()
     for name in options.networks:
         model: nn.Module | None = None
