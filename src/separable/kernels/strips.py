@@ -60,8 +60,8 @@ class Strips:
 def multiply(f: Function, isa: Isa, values: Sequence[Value], weights: Value, offset: int, sums: list[Value]) -> None:
     """Adds to ``sums`` [pixel][vector] the values at these addresses times the vectors of weights at ``offset``.
 
-    In a tile of many sums each value is loaded when those before have been used. LLVM would load them all at once and
-    keep sums in memory, which took more than half of the time of 14 pixels × 2 vectors of AVX-512.
+    In a tile of many sums each value is loaded when those before have been used: LLVM would load them all at once, and
+    keep sums in memory.
     """
     vectors = len(sums) // len(values)
     is_held = isa.is_x86 and vectors > 1 and len(sums) + vectors + 2 >= MANY

@@ -109,11 +109,11 @@ def cycles(kernel: Convolution, isa: Isa, threads: int) -> float:
 def imbalance(kernel: Kernel | Products, threads: int) -> float:
     """How many times as long the busiest thread takes as if all had as much."""
     match kernel:
-        case Convolution() if kernel.tile.split == "channels":
-            most = _most([width for width, _ in kernel.strips.kinds] * kernel.spec.groups, threads)
-            return most * threads / (kernel.per_group[1] * kernel.spec.groups)
-        case Products() if kernel.tile.split == "channels":
-            return _most([width for width, _ in kernel.strips.kinds], threads) * threads / kernel.panels_out
+        case Convolution() | Products() if kernel.tile.split == "channels":
+            widths = [width for width, _ in kernel.strips.kinds] * kernel.spec.groups
+            bounds = [t * len(widths) // threads for t in range(threads + 1)]
+            most = max(sum(widths[first:last]) for first, last in pairwise(bounds))
+            return most * threads / sum(widths)
         case Products():  # the last block may be smaller
             return threads * min(1.0, -(-kernel.blocks // threads) * kernel.capacity / kernel.units)
         case Convolution():
@@ -127,12 +127,6 @@ def imbalance(kernel: Kernel | Products, threads: int) -> float:
         case _:
             return 1.0
     return -(-units // threads) * threads / units
-
-
-def _most(widths: list[int], threads: int) -> int:
-    """Of the busiest thread, when each has as many strips."""
-    bounds = [t * len(widths) // threads for t in range(threads + 1)]
-    return max(sum(widths[first:last]) for first, last in pairwise(bounds))
 
 
 def strip_cycles(pixels: int, vectors: float, depth: int, isa: Isa) -> float:
